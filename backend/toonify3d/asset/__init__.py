@@ -1,0 +1,1 @@
+"""From fields to files: mesh, UV atlas, baked textures, GLB, OBJ, previews."""

@@ -1,0 +1,1 @@
+"""From a video to cameras, masks and depth in an aligned world."""

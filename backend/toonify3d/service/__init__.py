@@ -1,0 +1,1 @@
+"""Job folder, status, wire protocol and the worker process."""
