@@ -54,7 +54,7 @@ class Camera:
         return out
 
     def project(self, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Project world points ``(N, 3)`` to image points ``(N, 2)`` and depths ``(N,)`` along z."""
+        """World points ``(N, 3)`` to image points ``(N, 2)`` and depths ``(N,)`` along z."""
         local = points @ self.w2c[:3, :3].T + self.w2c[:3, 3]
         depth = local[:, 2]
         safe = np.where(np.abs(depth) < 1e-9, 1e-9, depth)
@@ -75,7 +75,7 @@ class Camera:
         return Camera(scale @ self.K, self.c2w, width, height)
 
     def transformed(self, similarity: FloatArray) -> Camera:
-        """The camera after the world is moved by a ``(4, 4)`` similarity (scale dropped from c2w)."""
+        """The camera after a ``(4, 4)`` similarity of the world (c2w stays rigid)."""
         moved = similarity @ self.c2w
         scale = np.cbrt(np.linalg.det(similarity[:3, :3]))
         c2w = moved.copy()
