@@ -1,0 +1,60 @@
+"""What a user asks for: built by the CLI from arguments, by Blender as ``JOB/request.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+
+COMMANDS = ("stylize", "reconstruct", "restyle", "resume")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One job to run."""
+
+    command: str
+    """One of stylize, reconstruct, restyle, resume."""
+    capture: str | None = None
+    """Video file or folder of images (stylize, reconstruct)."""
+    exemplar: str | None = None
+    """The stylized portrait (stylize, restyle)."""
+    preset: str = "standard"
+    """preview, standard, high or paper."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    stylizer: str = "builtin"
+    """How the 2D portraits are made: builtin, or folder (see portraits)."""
+    portraits: str | None = None
+    """Folder of stylized frames NNNN.png, NNNN the source frame, for the folder stylizer."""
+    strength: float | None = None
+    """How far the shape goes towards the exemplar, 0 to 1.5; None keeps the preset's."""
+    style: str | None = None
+    """Name of the style's folder; None takes the exemplar's name."""
+    overrides: tuple[str, ...] = ()
+    """Further settings as NAME=VALUE, as 'toonify3d settings' lists them."""
+
+
+def load_request(path: Path) -> Request:
+    """Read ``request.json``.
+
+    Raises:
+        InputError: Missing, not JSON, or holding what no request has.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"'{path}' cannot be read as a request: {error}.", "bad_request"
+        ) from error
+    if not isinstance(document, dict) or document.get("command") not in COMMANDS:
+        raise InputError(
+            f"'{path}' must name a command, one of {', '.join(COMMANDS)}.", "bad_request"
+        )
+    known = {item.name for item in dataclasses.fields(Request)}
+    values = {name: value for name, value in document.items() if name in known}
+    values["overrides"] = tuple(values.get("overrides", ()))
+    return Request(**values)
