@@ -19,7 +19,7 @@ def resolve_device(wanted: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "cuda" and not torch.cuda.is_available():
         raise InputError(
-            "No CUDA device is usable here; use --device cpu, or run 'toonify3d doctor' to see why.",
+            "No CUDA device is usable here; use --device cpu ('toonify3d doctor' says why).",
             "no_cuda",
         )
     if wanted == "mps":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+EXIT_OK, EXIT_DEFECT, EXIT_INPUT, EXIT_CANCELLED = 0, 1, 2, 3
+"""Exit codes of every command (design contract)."""
+
 
 class ToonifyError(Exception):
     """Base of the errors that carry one clear sentence for the user."""

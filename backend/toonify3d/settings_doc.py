@@ -50,7 +50,7 @@ def _own_field_docs(cls: type[Any]) -> dict[str, str]:
 def describe(settings: Any, prefix: str = "") -> list[tuple[str, str, str]]:
     """Every leaf setting as ``(dotted name, current value, docstring)``."""
     rows = []
-    docs = field_docs(type(settings))
+    docs = field_docs(typing.cast(type, type(settings)))
     for item in dataclasses.fields(settings):
         value = getattr(settings, item.name)
         name = f"{prefix}{item.name}"

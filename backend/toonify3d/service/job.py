@@ -136,7 +136,7 @@ class JobFolder:
         known = {"request.json", "log.txt", "job.lock", "status.json"}
         if self.root.exists() and not self.root.is_dir():
             raise InputError(
-                f"'{self.root}' is a file; give a folder for the job.", "bad_job_folder"
+                f"'{self.root}' is a file; give a folder for the job.", "bad_folder"
             )
         try:
             self.root.mkdir(parents=True, exist_ok=True)

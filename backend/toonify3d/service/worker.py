@@ -1,0 +1,64 @@
+"""The process that Blender starts: runs ``JOB/request.json`` and reports over the socket.
+
+The job folder holds the truth, so a lost socket never harms the job; :mod:`.link` ends the
+process when Blender goes away, unless Blender asked for the opposite.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from pathlib import Path
+
+from ..errors import (
+    EXIT_CANCELLED,
+    EXIT_DEFECT,
+    EXIT_INPUT,
+    EXIT_OK,
+    CancelledError,
+    InputError,
+    ToonifyError,
+)
+from ..files import write_json
+from .link import Link
+from .protocol import REQUEST_FILE, STATUS_FILE
+from .request import load_request
+
+
+def work(root: Path) -> int:
+    """Run the request in ``root`` and return the process's exit code."""
+    link = Link.from_environment(root)
+    try:
+        return _work(root, link)
+    finally:
+        if link is not None:
+            link.close()
+
+
+def _work(root: Path, link: Link | None) -> int:
+    try:
+        request = load_request(root / REQUEST_FILE)
+        from ..pipeline import run_request  # imports torch: Blender hears of us before that
+
+        result = run_request(request, root, link, signals=True)
+    except CancelledError:
+        return EXIT_CANCELLED
+    except ToonifyError as error:
+        _report_problem(root, link, getattr(error, "code", "failed"), str(error))
+        return EXIT_INPUT if isinstance(error, InputError) else EXIT_DEFECT
+    except Exception as error:
+        traceback.print_exc()  # into JOB/log.txt
+        _report_problem(root, link, "defect", f"{type(error).__name__}: {error}")
+        return EXIT_DEFECT
+    if link is not None:
+        link.send_result(result)
+    return EXIT_OK
+
+
+def _report_problem(root: Path, link: Link | None, code: str, message: str) -> None:
+    """Tell Blender, and leave it in status.json for a Blender that comes later."""
+    problem = {"code": code, "message": message}
+    status = {"state": "failed", "problem": problem, "pid": os.getpid(), "message": message}
+    write_json(root / STATUS_FILE, status)
+    if link is not None:
+        link.send_problem(problem)
