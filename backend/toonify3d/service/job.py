@@ -23,6 +23,7 @@ from typing import Any
 from .. import __version__
 from ..errors import InputError
 from ..files import write_json
+from .protocol import ALIVE_FILE, CANCEL_FILE, LOG_FILE, REQUEST_FILE, STATUS_FILE
 
 JOB_FORMAT = 1
 STEP_FILE = "step.json"
@@ -132,8 +133,9 @@ class JobFolder:
         }
         if (self.root / "job.json").exists():
             return self._reopen(wanted)
-        # request.json and log.txt are put there by Blender before the worker starts.
-        known = {"request.json", "log.txt", "job.lock", "status.json"}
+        # Blender puts request.json and log.txt there before the worker starts, the link its
+        # heartbeat.
+        known = {REQUEST_FILE, LOG_FILE, STATUS_FILE, ALIVE_FILE, CANCEL_FILE, "job.lock"}
         if self.root.exists() and not self.root.is_dir():
             raise InputError(
                 f"'{self.root}' is a file; give a folder for the job.", "bad_folder"

@@ -100,7 +100,7 @@ class Status:
     Attributes:
         state: One of :data:`STATES`.
         stage: Name of the running step.
-        stage_index: 0-based number of the running step.
+        stage_index: 1-based number of the running step, 0 before the first.
         stage_count: How many steps there are.
         fraction: Of the whole job, 0 to 1.
         step_fraction: Of the running step, 0 to 1.
