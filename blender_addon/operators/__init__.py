@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Operators only read the context, call a plain function and report."""
+
+from . import export, job, result, setup, turntable
+
+CLASSES = (
+    *setup.CLASSES,
+    *job.CLASSES,
+    *result.CLASSES,
+    *turntable.CLASSES,
+    *export.CLASSES,
+)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The add-on's preferences: where the backend lives and how results come in."""
+
+from pathlib import Path
+
+import bpy
+
+from . import __package__ as base_package
+from . import compat, doctor
+
+
+def default_output() -> Path:
+    """Where jobs go when nothing else is said: beside the saved .blend, else in the home folder."""
+    if bpy.data.filepath:
+        return Path(bpy.data.filepath).parent / "3DToonify"
+    return Path.home() / "3DToonify"
+
+
+class ToonifyPreferences(bpy.types.AddonPreferences):
+    """Preferences of the add-on."""
+
+    bl_idname = base_package
+
+    python: bpy.props.StringProperty(
+        name="Backend Python",
+        description="Python interpreter of the environment that holds PyTorch and the backend's "
+        "packages. Not Blender's own Python",
+        subtype="FILE_PATH",
+        options=compat.path_options(),
+    )
+    keep_running: bpy.props.BoolProperty(
+        name="Keep Running When Blender Closes",
+        description="Let a running job go on after Blender has been closed; open its job folder "
+        "later to see it again",
+        default=False,
+    )
+    auto_import: bpy.props.BoolProperty(
+        name="Import When Finished",
+        description="Bring the finished avatar into the scene by itself",
+        default=True,
+    )
+    standard_view: bpy.props.BoolProperty(
+        name="Show True Style Colors",
+        description="Set the scene's view transform to Standard on import. Blender's default, "
+        "AgX, makes flat stylized colors dull",
+        default=True,
+    )
+    pack_textures: bpy.props.BoolProperty(
+        name="Pack Textures",
+        description="Store imported textures inside the .blend",
+        default=False,
+    )
+
+    def draw(self, context: bpy.types.Context) -> None:
+        """Draw the preferences."""
+        from . import session
+
+        layout = self.layout
+        box = layout.box()
+        box.label(text="Backend", icon="PREFERENCES")
+        box.prop(self, "python")
+        row = box.row()
+        row.enabled = not session.check.running
+        text = "Checking..." if session.check.running else "Check Backend"
+        row.operator("toonify3d.check_backend", text=text, icon="FILE_REFRESH")
+        for line in session.check.lines:
+            _draw_line(box, line)
+        column = layout.column(heading="Jobs")
+        column.prop(self, "keep_running")
+        column = layout.column(heading="Import")
+        for name in ("auto_import", "standard_view", "pack_textures"):
+            column.prop(self, name)
+
+
+def _draw_line(layout: bpy.types.UILayout, line: doctor.CheckLine) -> None:
+    row = layout.row()
+    row.alert = not line.ok
+    row.label(text=f"{line.title}: {line.detail}", icon="CHECKMARK" if line.ok else "ERROR")
+    if line.fix:
+        row.operator(line.fix, text="Fix")
+
+
+def get(context: bpy.types.Context | None = None) -> ToonifyPreferences | None:
+    """This add-on's preferences, None when it is not enabled as an add-on."""
+    found = (context or bpy.context).preferences.addons.get(base_package)
+    return None if found is None else found.preferences
+
+
+def python_path() -> str:
+    """The chosen interpreter as an absolute path, empty when none is chosen."""
+    settings = get()
+    raw = settings.python.strip() if settings is not None else ""
+    return bpy.path.abspath(raw) if raw else ""
+
+
+CLASSES = (ToonifyPreferences,)

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the artist chooses for a job; stored with the scene."""
+
+from pathlib import Path
+
+import bpy
+
+from . import compat
+
+PRESETS = (
+    ("preview", "Preview", "A first look: minutes on a plain CPU, 40k triangles, 2K texture"),
+    ("standard", "Standard", "Good quality; wants a GPU, or patience"),
+    ("high", "High", "Fine detail; wants a GPU with 8 GB or more"),
+    ("paper", "Paper", "The settings of the 3DToonify paper: hours on a large GPU"),
+)
+
+
+class ToonifySettings(bpy.types.PropertyGroup):
+    """Inputs of the next job."""
+
+    capture: bpy.props.StringProperty(
+        name="Capture",
+        description="Video (or folder of images) of the head, filmed by walking once around it",
+        subtype="FILE_PATH",
+        options=compat.path_options(),
+    )
+    exemplar: bpy.props.StringProperty(
+        name="Exemplar",
+        description="One stylized portrait, seen from the front, whose style the head gets",
+        subtype="FILE_PATH",
+        options=compat.path_options(),
+    )
+    preset: bpy.props.EnumProperty(
+        name="Preset",
+        description="How much time and memory to spend",
+        items=PRESETS,
+        default="preview",
+    )
+    strength: bpy.props.FloatProperty(
+        name="Strength",
+        description="How far the shape goes towards the exemplar: 0 keeps the person's proportions",
+        min=0.0,
+        max=1.5,
+        soft_max=1.2,
+        default=1.0,
+        subtype="FACTOR",
+    )
+    output: bpy.props.StringProperty(
+        name="Output",
+        description="Folder for jobs; empty means beside the .blend, or in your home folder",
+        subtype="DIR_PATH",
+        options=compat.path_options(),
+    )
+    job: bpy.props.StringProperty(
+        name="Job",
+        description="The job folder of the last job, for resuming and restyling",
+        subtype="DIR_PATH",
+        options=compat.path_options(),
+    )
+
+
+class ToonifyTurntable(bpy.types.PropertyGroup):
+    """How the turntable is rendered."""
+
+    seconds: bpy.props.FloatProperty(
+        name="Seconds", description="Time of one full turn", min=0.5, max=60.0, default=4.0
+    )
+    fps: bpy.props.IntProperty(
+        name="Frame Rate", description="Frames per second", min=1, max=120, default=24
+    )
+    size: bpy.props.IntProperty(
+        name="Size", description="Width and height in pixels", min=16, max=8192, default=1024
+    )
+    engine: bpy.props.EnumProperty(
+        name="Engine",
+        description="What renders the turntable",
+        items=(
+            ("EEVEE", "EEVEE", "Toon shading, fast with a GPU"),
+            ("CYCLES", "Cycles", "Physically based shading with the same colors"),
+        ),
+    )
+    samples: bpy.props.IntProperty(
+        name="Samples", description="Samples per pixel", min=1, max=4096, default=32
+    )
+    turns: bpy.props.EnumProperty(
+        name="Turning",
+        description="What goes round",
+        items=(
+            ("OBJECT", "Object", "The head turns, light stays with the camera"),
+            ("CAMERA", "Camera", "Camera and light go round the head"),
+        ),
+    )
+    light: bpy.props.EnumProperty(
+        name="Light",
+        description="Light rig",
+        items=(
+            ("SOFT", "Soft", "Large lights from both sides"),
+            ("STUDIO", "Studio", "Key, fill and rim light"),
+            ("DRAMATIC", "Dramatic", "One strong side light and a rim"),
+        ),
+    )
+    transparent: bpy.props.BoolProperty(
+        name="Transparent", description="No backdrop (image sequence only)", default=False
+    )
+    backdrop: bpy.props.FloatVectorProperty(
+        name="Backdrop",
+        description="Background color",
+        subtype="COLOR",
+        size=3,
+        min=0.0,
+        max=1.0,
+        default=(0.85, 0.87, 0.9),
+    )
+    video: bpy.props.BoolProperty(
+        name="Video", description="Write an MP4 instead of an image sequence", default=True
+    )
+
+
+def absolute(path: str) -> Path | None:
+    """A path property as an absolute path, None when it is empty."""
+    return Path(bpy.path.abspath(path.strip())) if path.strip() else None
+
+
+def register_properties() -> None:
+    """Attach the settings to scenes."""
+    bpy.types.Scene.toonify3d = bpy.props.PointerProperty(type=ToonifySettings)
+    bpy.types.Scene.toonify3d_turntable = bpy.props.PointerProperty(type=ToonifyTurntable)
+
+
+def unregister_properties() -> None:
+    """Detach them again."""
+    del bpy.types.Scene.toonify3d_turntable
+    del bpy.types.Scene.toonify3d
+
+
+CLASSES = (ToonifySettings, ToonifyTurntable)

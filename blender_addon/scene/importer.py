@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A result folder becomes an object in its own collection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import bpy
+
+from .. import compat
+from .material import build_material, drive_style_mix, load_texture
+from .mesh import add_style_key, add_style_property, build_mesh
+from .result import AvatarData, load_avatar
+
+RESULT_PROPERTY = "toonify3d_result"
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """How a result comes into the scene."""
+
+    name: str = "Avatar"
+    """Name of object and collection."""
+    standard_view: bool = True
+    """Set the Standard view transform, so that colours match the exemplar."""
+    pack: bool = False
+    """Store textures inside the .blend."""
+
+
+def import_result(
+    scene: bpy.types.Scene, folder: Path, options: ImportOptions | None = None
+) -> bpy.types.Object:
+    """Build mesh, material and collection of a finished result.
+
+    Raises:
+        ResultError: The folder holds no usable avatar; the scene is unchanged then.
+    """
+    options = options or ImportOptions()
+    data = load_avatar(folder)
+    avatar = bpy.data.objects.new(options.name, build_mesh(options.name, data))
+    avatar[RESULT_PROPERTY] = str(folder)
+    collection = bpy.data.collections.new(options.name)
+    collection.objects.link(avatar)
+    scene.collection.children.link(collection)
+    _add_material(avatar, data, options)
+    if options.standard_view:
+        compat.set_view_transform(scene, "Standard")
+    return avatar
+
+
+def _add_material(avatar: bpy.types.Object, data: AvatarData, options: ImportOptions) -> None:
+    def texture(path: Path | None, *, color: bool) -> bpy.types.Image | None:
+        return None if path is None else load_texture(path, color=color, pack=options.pack)
+
+    photo = texture(data.photo_albedo, color=True)
+    material = build_material(
+        options.name,
+        texture(data.albedo, color=True),
+        texture(data.normal_map, color=False),
+        photo,
+    )
+    avatar.data.materials.append(material)
+    add_style_key(avatar, data)
+    if photo is not None:
+        add_style_property(avatar)
+        drive_style_mix(material, avatar)
+
+
+def is_avatar(target: bpy.types.Object | None) -> bool:
+    """True for an object that this add-on has imported."""
+    return target is not None and target.type == "MESH" and RESULT_PROPERTY in target
+
+
+def find_avatar(context: bpy.types.Context) -> bpy.types.Object | None:
+    """The avatar an operator should act on: the active object, else the scene's newest."""
+    active = getattr(context, "active_object", None)
+    if is_avatar(active):
+        return active
+    found = [item for item in context.scene.objects if is_avatar(item)]
+    return found[-1] if found else None
