@@ -1,0 +1,289 @@
+"""The exemplar taken apart: face landmarks, skin, hair, and their colour ramps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..capture import landmarks as lm
+from ..errors import InputError
+from ..scene import ByteImage, Float32Array, FloatArray
+from .colorspace import blur, fill_holes, smooth_edges, smoothstep, to_lab, to_rgb
+from .picture import MIN_SIDE, WORKING_SIDE, read_picture
+
+RAMP_STEPS = 32
+
+
+@dataclass(frozen=True)
+class Exemplar:
+    """What the stylizer takes from the exemplar.
+
+    Attributes:
+        image: RGB ``(H, W, 3)``, longest side at most 1024, transparency over white.
+        lab: The same in CIELAB.
+        points: ``(478, 3)`` landmarks, image points and z in pixels.
+        skin_lab: ``(H, W, 3)`` the skin's smooth colour, continued under eyes, brows, lips, hair.
+        detail_lab: ``(H, W, 3)`` what the artist drew on the skin beyond that (nose, blush).
+        feature: ``(H, W)`` 0..1: differs from skin (eyes, brows, lips as they are drawn).
+        skin_ramp: ``(32, 3)`` CIELAB of the skin from dark to light.
+        hair_ramp: ``(32, 3)`` the same of the hair, or None when there is none to see.
+        line_lab: ``(3,)`` the colour of lashes and lines.
+    """
+
+    image: ByteImage
+    lab: Float32Array
+    points: FloatArray
+    skin_lab: Float32Array
+    detail_lab: Float32Array
+    feature: Float32Array
+    skin_ramp: Float32Array
+    hair_ramp: Float32Array | None
+    line_lab: Float32Array
+
+    @property
+    def face_width(self) -> float:
+        """Width of the face oval in pixels."""
+        return float(np.ptp(self.points[list(lm.FACE_OVAL), 0]))
+
+
+def load_exemplar(path: Path, landmarks_file: Path | None = None) -> Exemplar:
+    """Read and analyse an exemplar.
+
+    Args:
+        path: Any picture with one face.
+        landmarks_file: JSON list of 478 ``[x, y]`` or ``[x, y, z]`` rows in the picture's pixels,
+            for drawings in which no face is found.
+
+    Raises:
+        InputError: Codes ``exemplar_missing``, ``exemplar_unreadable``, ``exemplar_format``,
+            ``exemplar_too_small``, ``exemplar_too_large``, ``exemplar_no_face``,
+            ``exemplar_landmarks``.
+    """
+    image, alpha, scale = _working_picture(path)
+    if landmarks_file is not None:
+        points = _read_landmarks(landmarks_file, scale)
+    else:
+        points = _find_face(image, path)
+    return analyse(image, alpha, points)
+
+
+def read_working_image(path: Path) -> ByteImage:
+    """The exemplar's RGB picture alone (for its palette); errors as :func:`load_exemplar`."""
+    return _working_picture(path)[0]
+
+
+def _working_picture(path: Path) -> tuple[ByteImage, ByteImage | None, float]:
+    image, alpha = read_picture(path)
+    height, width = image.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise InputError(
+            f"{path.name} is only {width} x {height} pixels: use a picture of at least "
+            f"{MIN_SIDE} pixels a side, better 512.",
+            "exemplar_too_small",
+        )
+    scale = min(1.0, WORKING_SIDE / max(height, width))
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        if alpha is not None:
+            alpha = np.asarray(cv2.resize(alpha, size, interpolation=cv2.INTER_AREA), np.uint8)
+    if alpha is not None:
+        if alpha.max() < 8:
+            raise InputError(f"{path.name} is fully transparent.", "exemplar_unreadable")
+        cover = alpha[..., None].astype(np.float32) / 255
+        image = (image * cover + 255 * (1 - cover)).astype(np.uint8)
+    return image, alpha, scale
+
+
+def _find_face(image: ByteImage, path: Path) -> FloatArray:
+    finder = lm.FaceLandmarker()
+    try:
+        found = finder.detect(image, thorough=True)
+    finally:
+        finder.close()
+    if found is None:
+        raise InputError(
+            f"No face was found in {path.name}: use a portrait whose face is seen from the front, "
+            "or give its landmarks in a file.",
+            "exemplar_no_face",
+        )
+    return found.points
+
+
+def _read_landmarks(path: Path, scale: float) -> FloatArray:
+    try:
+        values = np.array(json.loads(path.read_text(encoding="utf-8")), float)
+    except (OSError, ValueError) as error:
+        raise InputError(f"The landmark file {path} cannot be read.", "exemplar_landmarks") from (
+            error
+        )
+    if values.ndim != 2 or values.shape[0] != lm.LANDMARK_COUNT or values.shape[1] not in (2, 3):
+        raise InputError(
+            f"The landmark file {path.name} must hold {lm.LANDMARK_COUNT} [x, y] pairs.",
+            "exemplar_landmarks",
+        )
+    if values.shape[1] == 2:
+        values = np.concatenate([values, np.zeros((len(values), 1))], axis=1)
+    return values * scale
+
+
+def analyse(image: ByteImage, alpha: ByteImage | None, points: FloatArray) -> Exemplar:
+    """Take a picture with known landmarks apart (see :class:`Exemplar`)."""
+    lab = to_lab(image)
+    width = float(np.ptp(points[list(lm.FACE_OVAL), 0]))
+    smooth = smooth_edges(lab, 8.0, max(1.5, 0.012 * width))
+    oval = _polygon(image.shape, points[list(lm.FACE_OVAL), :2], 0.0)
+    organs = _organs(image.shape, points, 0.05 * width)
+    skin = _skin_mask(smooth, oval, organs)
+    field, detail = _skin_layers(smooth, skin, oval, organs, width)
+    noise = _spread(np.linalg.norm((smooth - field)[skin > 0.5], axis=1))
+    difference = np.linalg.norm(lab - field, axis=2)
+    feature = smoothstep(difference, 6 + 1.5 * noise, 14 + 3.0 * noise)
+    ramp = _ramp(smooth[(skin > 0.5)])
+    hair = _hair_pixels(smooth, points, skin, alpha, width)
+    return Exemplar(
+        image=image,
+        lab=lab,
+        points=points,
+        skin_lab=field,
+        detail_lab=detail,
+        feature=feature,
+        skin_ramp=ramp,
+        hair_ramp=None if hair is None else _ramp(hair),
+        line_lab=_line_colour(lab, points),
+    )
+
+
+def _polygon(shape: tuple[int, ...], contour: FloatArray, grow: float) -> Float32Array:
+    canvas = np.zeros(shape[:2], np.uint8)
+    cv2.fillPoly(canvas, [np.round(contour).astype(np.int32)], 255)
+    if abs(grow) >= 1:
+        size = 2 * round(abs(grow)) + 1
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+        canvas = (cv2.dilate if grow > 0 else cv2.erode)(canvas, kernel)
+    return np.asarray(canvas / 255.0, np.float32)
+
+
+def _organs(shape: tuple[int, ...], points: FloatArray, grow: float) -> Float32Array:
+    """Eyes, brows and lips with a margin."""
+    out = np.zeros(shape[:2], np.float32)
+    for part in (lm.LEFT_EYE, lm.RIGHT_EYE, lm.LEFT_BROW, lm.RIGHT_BROW, lm.LIPS_OUTER):
+        out = np.maximum(out, _polygon(shape, points[list(part), :2], grow))
+    return out
+
+
+def _skin_mask(smooth: Float32Array, oval: Float32Array, organs: Float32Array) -> Float32Array:
+    """Inside the oval, not an organ, and near the face's main colours."""
+    inside = (oval > 0.5) & (organs < 0.5)
+    seeds = smooth[inside]
+    center = np.median(seeds, axis=0)
+    for _ in range(3):
+        near = np.linalg.norm((seeds - center) * [0.5, 1, 1], axis=1) < 22
+        center = np.median(seeds[near], axis=0) if near.any() else center
+    distance = np.linalg.norm((smooth - center) * np.array([0.5, 1, 1], np.float32), axis=2)
+    weight = inside * smoothstep(distance, 24.0, 14.0)
+    if weight.sum() < 0.15 * inside.sum():  # no main colour (chalk, hatching): all of it is skin
+        weight = inside.astype(np.float32)
+    return np.asarray(weight, np.float32)
+
+
+def _skin_layers(
+    smooth: Float32Array, skin: Float32Array, oval: Float32Array, organs: Float32Array, width: float
+) -> tuple[Float32Array, Float32Array]:
+    inner = _erode(skin, 0.015 * width)
+    if inner.sum() < 50:
+        inner = skin
+    filled = fill_holes(smooth, inner)
+    field = blur(filled, 0.06 * width)
+    weight = blur(_erode(oval * (1 - organs), 0.02 * width), 0.02 * width)
+    detail = (blur(smooth, 0.008 * width) - field) * weight[..., None]
+    return field, np.clip(detail, -30, 30).astype(np.float32)
+
+
+def _erode(mask: Float32Array, radius: float) -> Float32Array:
+    size = 2 * max(1, round(radius)) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    return np.asarray(cv2.erode(mask, kernel), np.float32)
+
+
+def _spread(values: Float32Array) -> float:
+    return float(np.median(values)) if len(values) else 0.0
+
+
+def _ramp(pixels: Float32Array) -> Float32Array:
+    """Colours by quantile of L, ``(32, 3)``, smoothed so that they change steadily."""
+    order = np.argsort(pixels[:, 0], kind="stable")
+    edges = np.linspace(0.02, 0.98, RAMP_STEPS + 1) * (len(order) - 1)
+    bins = [
+        np.median(pixels[order[int(a) : max(int(b), int(a) + 1)]], axis=0)
+        for a, b in zip(edges[:-1], edges[1:], strict=True)
+    ]
+    ramp = np.array(bins, np.float32)
+    ramp[:, 1:] = blur(ramp[None, :, 1:], 2.0)[0]
+    return ramp
+
+
+def _hair_pixels(
+    smooth: Float32Array,
+    points: FloatArray,
+    skin: Float32Array,
+    alpha: ByteImage | None,
+    width: float,
+) -> Float32Array | None:
+    """Pixels ``(n, 3)`` above the forehead that are neither skin nor background."""
+    person = _person_mask(smooth, alpha, width)
+    zone = _hair_zone(smooth.shape, points, width)
+    skin_center = np.median(smooth[skin > 0.5], axis=0)
+    unlike = np.linalg.norm((smooth - skin_center) * np.array([0.7, 1, 1]), axis=2) > 14
+    chosen = zone & unlike & person
+    if chosen.sum() < 0.15 * zone.sum():
+        return None
+    return smooth[chosen]
+
+
+def _hair_zone(
+    shape: tuple[int, ...], points: FloatArray, width: float
+) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """A band over and beside the upper half of the face oval."""
+    oval = points[list(lm.FACE_OVAL), :2]
+    center = points[list(lm.MIDLINE), :2].mean(0)
+    far = _polygon(shape, center + (oval - center) * [1.35, 1.45], 0.0)
+    near = _polygon(shape, oval, 0.02 * width)
+    rows = np.arange(shape[0])[:, None]
+    brow = points[[*lm.LEFT_BROW, *lm.RIGHT_BROW], 1].mean()
+    return np.asarray((far > 0.5) & (near < 0.5) & (rows < brow))
+
+
+def _person_mask(
+    smooth: Float32Array, alpha: ByteImage | None, width: float
+) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """Transparency if there is any, else what a flood from the border does not reach."""
+    if alpha is not None and (alpha < 128).mean() > 0.02:
+        return np.asarray(alpha > 128)
+    byte = to_rgb(smooth)
+    height, columns = byte.shape[:2]
+    flood = np.zeros((height + 2, columns + 2), np.uint8)
+    flags = 4 | cv2.FLOODFILL_MASK_ONLY | (255 << 8)
+    for x in np.linspace(0, columns - 1, 9).astype(int):
+        cv2.floodFill(byte, flood, (int(x), 0), (0, 0, 0), (4,) * 3, (4,) * 3, flags)
+    for y in np.linspace(0, height * 0.6, 6).astype(int):
+        for x in (0, columns - 1):
+            cv2.floodFill(byte, flood, (int(x), int(y)), (0, 0, 0), (4,) * 3, (4,) * 3, flags)
+    return np.asarray(flood[1:-1, 1:-1] == 0)
+
+
+def _line_colour(lab: Float32Array, points: FloatArray) -> Float32Array:
+    """The darkest tenth of eyes and brows."""
+    parts = (lm.LEFT_EYE, lm.RIGHT_EYE, lm.LEFT_BROW, lm.RIGHT_BROW)
+    mask = np.zeros(lab.shape[:2], np.float32)
+    for part in parts:
+        mask = np.maximum(mask, _polygon(lab.shape, points[list(part), :2], 2.0))
+    pixels = lab[mask > 0.5]
+    if not len(pixels):
+        return np.array([15.0, 0.0, 0.0], np.float32)
+    dark = pixels[pixels[:, 0] <= np.quantile(pixels[:, 0], 0.1)]
+    return np.asarray(np.median(dark, axis=0), np.float32)

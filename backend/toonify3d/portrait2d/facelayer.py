@@ -1,0 +1,205 @@
+"""The exemplar's face laid out once on the stylized person's face, seen straight from the front.
+
+Every frame samples this one layer through the bent surface, so the frames agree by construction.
+Layer coordinates are x and y of the face frame (units of the eye distance, y up).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy.interpolate import RBFInterpolator
+
+from ..capture import landmarks as lm
+from ..scene import Float32Array, FloatArray
+from .colorspace import blur, sample, smoothstep
+from .exemplar import Exemplar
+from .shape import COMPONENTS
+
+_LOW = np.array([-1.9, -2.3])
+_HIGH = np.array([1.9, 2.0])
+_GRID_STEP = 6
+_MIRROR_YAW = 0.25
+"""Exemplars turned farther than this (radians) lend the skin of their better half to both."""
+_MARGIN = {"eye": 0.11, "brow": 0.07, "lips": 0.03}
+
+
+@dataclass(frozen=True)
+class FaceLayer:
+    """Pictures over the layer's rectangle, row 0 on top.
+
+    Attributes:
+        scale: Pixels per unit.
+        skin_lab: ``(H, W, 3)`` smooth skin colour.
+        detail_lab: ``(H, W, 3)`` the exemplar's drawing on the skin.
+        feature_lab: ``(H, W, 3)`` eyes, brows and lips.
+        feature: ``(H, W)`` their opacity.
+        organs: ``(H, W)`` where the person's own eyes, brows and lips must not shine through.
+    """
+
+    scale: float
+    skin_lab: Float32Array
+    detail_lab: Float32Array
+    feature_lab: Float32Array
+    feature: Float32Array
+    organs: Float32Array
+
+    def pixels(self, local: FloatArray) -> FloatArray:
+        """Face-frame points ``(..., >=2)`` to the layer's image points."""
+        return np.stack(
+            [
+                (local[..., 0] - _LOW[0]) * self.scale,
+                (_HIGH[1] - local[..., 1]) * self.scale,
+            ],
+            axis=-1,
+        )
+
+
+def build_layer(
+    exemplar: Exemplar,
+    targets: FloatArray,
+    closed: tuple[bool, bool],
+    yaw: float,
+    scale: float,
+) -> FaceLayer:
+    """Bend the exemplar onto the stylized landmarks.
+
+    Args:
+        exemplar: The picture taken apart.
+        targets: ``(478, 3)`` stylized landmarks in the face frame.
+        closed: Whether the person's right and left eye are shut.
+        yaw: The exemplar's head turn in radians, positive showing its left half.
+        scale: Pixels per unit.
+    """
+    width, height = np.ceil((_HIGH - _LOW) * scale).astype(int)
+    lookup = _lookup(exemplar, targets, int(width), int(height), scale)
+    ratio = _shrink(exemplar, targets, scale)
+    skin_lookup = _better_half(lookup, yaw, scale)
+    layer = FaceLayer(
+        scale,
+        sample(exemplar.skin_lab, skin_lookup),
+        sample(_prefilter(exemplar.detail_lab, ratio), skin_lookup),
+        sample(_prefilter(exemplar.lab, ratio), lookup),
+        np.zeros((height, width), np.float32),
+        np.zeros((height, width), np.float32),
+    )
+    drawn = sample(_prefilter(exemplar.feature, ratio), lookup)
+    return _with_features(layer, exemplar, drawn, targets, closed)
+
+
+def _lookup(
+    exemplar: Exemplar, targets: FloatArray, width: int, height: int, scale: float
+) -> Float32Array:
+    """Exemplar image points ``(H, W, 2)`` by a thin-plate spline through the landmarks."""
+    ids = sorted({i for group in COMPONENTS.values() for i in group})
+    spline = RBFInterpolator(
+        targets[ids, :2], exemplar.points[ids, :2], kernel="thin_plate_spline", smoothing=1e-4
+    )
+    columns = np.arange(0, width + _GRID_STEP, _GRID_STEP)
+    rows = np.arange(0, height + _GRID_STEP, _GRID_STEP)
+    x = _LOW[0] + columns / scale
+    y = _HIGH[1] - rows / scale
+    grid = np.stack(np.meshgrid(x, y), axis=-1)
+    coarse = spline(grid.reshape(-1, 2)).reshape(len(rows), len(columns), 2)
+    at = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), axis=-1)
+    return sample(coarse.astype(np.float32), at / _GRID_STEP + 0.5)
+
+
+def _shrink(exemplar: Exemplar, targets: FloatArray, scale: float) -> float:
+    own = np.ptp(targets[list(lm.FACE_OVAL), 0]) * scale
+    return float(exemplar.face_width / max(own, 1e-6))
+
+
+def _prefilter(image: Float32Array, ratio: float) -> Float32Array:
+    return blur(image, 0.4 * ratio) if ratio > 1.2 else image
+
+
+def _better_half(lookup: Float32Array, yaw: float, scale: float) -> Float32Array:
+    if abs(yaw) < _MIRROR_YAW:
+        return lookup
+    height, width = lookup.shape[:2]
+    columns = (np.arange(width) + 0.5) / scale + _LOW[0]
+    mirrored = np.abs(columns) * np.sign(yaw)
+    x = (mirrored - _LOW[0]) * scale
+    at = np.stack(np.meshgrid(x, np.arange(height) + 0.5), axis=-1)
+    return sample(lookup, at)
+
+
+def _with_features(
+    layer: FaceLayer,
+    exemplar: Exemplar,
+    drawn: Float32Array,
+    targets: FloatArray,
+    closed: tuple[bool, bool],
+) -> FaceLayer:
+    scale = layer.scale
+    opacity, color, organs = layer.feature, layer.feature_lab, layer.organs
+    for contour, shut in ((lm.RIGHT_EYE, closed[0]), (lm.LEFT_EYE, closed[1])):
+        inside = _signed(layer, targets[list(contour)])
+        if shut:
+            line = _lash_line(layer, targets[list(contour)])
+            color = color * (1 - line[..., None]) + exemplar.line_lab * line[..., None]
+            color = np.where(line[..., None] > 0, exemplar.line_lab, color)
+            opacity = np.maximum(opacity, line)
+            organs = np.maximum(organs, smoothstep(inside, -0.06, -0.01))
+            continue
+        core = smoothstep(inside, -0.02, 0.02)
+        reach = smoothstep(inside, -_MARGIN["eye"], -0.5 * _MARGIN["eye"])
+        opacity = np.maximum(opacity, np.maximum(core, drawn * reach))
+        organs = np.maximum(organs, smoothstep(inside, -0.1, -0.03))
+    for contour in (lm.RIGHT_BROW, lm.LEFT_BROW):
+        inside = _signed(layer, targets[list(contour)])
+        reach = smoothstep(inside, -_MARGIN["brow"], -0.5 * _MARGIN["brow"])
+        opacity = np.maximum(opacity, drawn * reach)
+        organs = np.maximum(organs, smoothstep(inside, -0.1, -0.03))
+    inside = _signed(layer, targets[list(lm.LIPS_OUTER)])
+    reach = smoothstep(inside, -_MARGIN["lips"], 0.01)
+    core = smoothstep(inside, -0.01, 0.03)
+    opacity = np.maximum(opacity, np.maximum(drawn * reach, 0.85 * core))
+    organs = np.maximum(organs, smoothstep(inside, -0.06, -0.01))
+    del scale
+    return FaceLayer(
+        layer.scale,
+        layer.skin_lab,
+        layer.detail_lab,
+        np.asarray(color, np.float32),
+        np.asarray(opacity, np.float32),
+        np.asarray(organs, np.float32),
+    )
+
+
+def _signed(layer: FaceLayer, contour: FloatArray) -> Float32Array:
+    """Signed distance to a closed contour over the layer, in units, positive inside."""
+    canvas = np.zeros(layer.feature.shape, np.uint8)
+    shift = 4
+    points = np.round((layer.pixels(contour) - 0.5) * 2**shift).astype(np.int32)
+    cv2.fillPoly(canvas, [points.reshape(-1, 1, 2)], 255, shift=shift)
+    signed = cv2.distanceTransform(canvas, cv2.DIST_L2, 5)
+    signed -= cv2.distanceTransform(255 - canvas, cv2.DIST_L2, 5)
+    return np.asarray(signed / layer.scale, np.float32)
+
+
+def _lash_line(layer: FaceLayer, contour: FloatArray) -> Float32Array:
+    """Opacity of a drawn closed lid: a stroke along the shut lids, thinner at its ends."""
+    lower = np.concatenate([contour[:1], contour[1:8], contour[8:9]])
+    upper = np.concatenate([contour[:1], contour[:8:-1], contour[8:9]])
+    curve = 0.35 * upper[:, :2] + 0.65 * lower[:, :2]
+    dense = np.stack(
+        [np.interp(np.linspace(0, 8, 65), np.arange(9), curve[:, axis]) for axis in (0, 1)], 1
+    )
+    middle = 1 - (2 * np.linspace(0, 1, 65) - 1) ** 2
+    radius = (0.012 + 0.02 * middle) * layer.scale
+    points = layer.pixels(dense) - 0.5
+    out = np.zeros(layer.feature.shape, np.float32)
+    rows, columns = np.mgrid[: out.shape[0], : out.shape[1]]
+    low = np.floor(points.min(0) - 4 * radius.max()).astype(int)
+    high = np.ceil(points.max(0) + 4 * radius.max()).astype(int)
+    window = (slice(low[1], high[1]), slice(low[0], high[0]))
+    distance = np.full(rows[window].shape, np.inf)
+    for (x, y), r in zip(points, radius, strict=True):
+        gap = np.hypot(columns[window] - x, rows[window] - y) - r
+        distance = np.minimum(distance, gap)
+    out[window] = smoothstep(distance, 0.8, -0.8)
+    return out

@@ -1,0 +1,267 @@
+"""From a scene, its prior surface and one exemplar to the stylized portraits of stages II and III."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..capture import landmarks as lm
+from ..errors import InputError
+from ..evaluation.ground_truth import RayCaster
+from ..progress import Progress, SubProgress
+from ..scene import ByteImage, Displacement, Float32Array, FloatArray, Frame, Scene, StylizedView
+from ..scene import SurfaceMesh
+from . import shape
+from .exemplar import Exemplar, load_exemplar
+from .facelayer import build_layer
+from .field import Controls, DisplacementField, fit_field
+from .framewarp import BentSurface, warp_frame
+from .look import Look, make_look, paint
+from .regions import classify
+from .settings import StylizeSettings
+from .store import StylizedSet, palette_strip, save_displacement, save_palette, save_view
+from .surface import densify, observe, vertex_normals
+
+_OBSERVED_FRAMES = 20
+_EDGE = 0.003
+"""Metres: labels are stored at vertices, so the mesh must be about as fine as the pixels."""
+
+
+@dataclass(frozen=True)
+class ShapeChange:
+    """The shape half of a stylization.
+
+    Attributes:
+        frame: Face frame of the person.
+        landmarks: ``(478, 3)`` of the person, face frame.
+        targets: ``(478, 3)`` after the change, face frame.
+        field: The displacement.
+        yaw: Head turn of the exemplar that was removed.
+        kept: Share of the requested change that could be done without folds.
+    """
+
+    frame: shape.FaceFrame
+    landmarks: FloatArray
+    targets: FloatArray
+    field: DisplacementField
+    yaw: float
+    kept: float
+
+
+def select_frames(scene: Scene, settings: StylizeSettings, progress: Progress) -> list[Frame]:
+    """Frames within ``max_yaw`` of front and of back, in source order.
+
+    Warns when an end has fewer than ``min_frames`` and takes the nearest ones instead.
+    """
+    chosen: list[Frame] = []
+    for name, offset in (("front", 0.0), ("back", np.pi)):
+        ranked = sorted(scene.frames, key=lambda f: _angle(f.yaw, offset))
+        near = [f for f in ranked if _angle(f.yaw, offset) < settings.max_yaw]
+        if len(near) < settings.min_frames:
+            ranked = [f for f in ranked if _angle(f.yaw, offset) < 0.6]
+            if len(ranked) > len(near):
+                progress.warn(
+                    f"Only {len(near)} frames look at the {name} of the head; "
+                    f"{min(len(ranked), settings.min_frames)} near ones are stylized."
+                )
+            elif len(near) == 0:
+                progress.warn(f"No frame looks at the {name} of the head; it is not stylized.")
+            near = ranked[: settings.min_frames]
+        limit = (settings.max_frames + 1) // 2 if name == "front" else settings.max_frames // 2
+        near = sorted(near, key=lambda f: f.yaw % (2 * np.pi) if offset else f.yaw)
+        chosen += [near[i] for i in _even(len(near), limit)]
+    unique = {frame.name: frame for frame in chosen}
+    return sorted(unique.values(), key=lambda f: f.source_index)
+
+
+def _even(count: int, limit: int) -> list[int]:
+    if count <= limit:
+        return list(range(count))
+    return sorted({round(i) for i in np.linspace(0, count - 1, limit)})
+
+
+def _angle(yaw: float, offset: float) -> float:
+    return float(abs(np.angle(np.exp(1j * (yaw - offset)))))
+
+
+def stylize_views(
+    scene: Scene,
+    prior_mesh: SurfaceMesh,
+    exemplar: Path,
+    folder: Path,
+    settings: StylizeSettings,
+    progress: Progress,
+) -> StylizedSet:
+    """Stylize the front and back frames with the built-in stylizer.
+
+    Args:
+        scene: The finished capture with landmarks.
+        prior_mesh: The stage-I surface in the world.
+        exemplar: Picture file.
+        folder: Where ``NNNN.png``, ``NNNN_mask.png`` and the rest are written.
+        settings: See :class:`StylizeSettings`.
+        progress: Listener.
+
+    Raises:
+        InputError: The exemplar is unusable (see :func:`load_exemplar`) or the capture shows no
+            face (``no_face``).
+    """
+    progress.update(0.0, "reading the exemplar")
+    style = load_exemplar(exemplar)
+    frames = select_frames(scene, settings, progress)
+    mesh = densify(prior_mesh, _EDGE)
+    change = change_shape(scene, mesh, style, settings)
+    if change.kept < 0.9:
+        progress.warn(
+            f"The exemplar's proportions are too extreme for this face: {change.kept:.0%} of the "
+            "shape change was applied."
+        )
+    surface, look = _prepare(scene, mesh, style, change, frames, settings, progress)
+    views = _paint_all(scene, frames, surface, look, folder, SubProgress(progress, 0.3, 1.0))
+    displacement = _as_displacement(change, mesh)
+    palette = palette_strip(style.image)
+    save_displacement(folder, displacement)
+    save_palette(folder, palette)
+    progress.update(1.0, "portraits stylized")
+    return StylizedSet(views, displacement, palette)
+
+
+def change_shape(
+    scene: Scene, mesh: SurfaceMesh, style: Exemplar, settings: StylizeSettings
+) -> ShapeChange:
+    """The displacement field that gives the person the exemplar's proportions."""
+    if scene.landmarks is None:
+        raise InputError(
+            "No face was found in the capture: film the face from the front in good light.",
+            "no_face",
+        )
+    world = shape.complete_landmarks(scene.landmarks)
+    frame = shape.face_frame(world)
+    person = frame.to_face(world)
+    turned = style.points * np.array([1.0, -1.0, -1.0])  # image axes to x right, y up, z nearer
+    aligned, yaw = shape.align_exemplar(turned, person)
+    if settings.symmetric:
+        aligned = shape.symmetrize(aligned, float(np.clip(yaw / 0.35, -1, 1)))
+    moves = shape.target_offsets(person, aligned, settings)
+    controls = _controls(frame, world, moves, mesh)
+    field, kept = fit_field(controls, _fold_samples(frame, mesh, world))
+    targets = frame.to_face(world + field(world))
+    return ShapeChange(frame, person, targets, field, yaw, kept)
+
+
+def _controls(
+    frame: shape.FaceFrame, world: FloatArray, moves: dict[str, FloatArray], mesh: SurfaceMesh
+) -> Controls:
+    names = [name for name in shape.COMPONENTS if name != "oval"]
+    features = np.concatenate([world[list(shape.COMPONENTS[name])] for name in names])
+    feature_moves = np.concatenate([moves[name] for name in names])
+    return Controls(
+        outline=world[list(shape.COMPONENTS["oval"])],
+        outline_offsets=frame.vectors_to_world(moves["oval"]),
+        features=features,
+        feature_offsets=frame.vectors_to_world(feature_moves),
+        anchors=_anchors(frame, world, mesh),
+        unit=frame.unit,
+    )
+
+
+def _anchors(frame: shape.FaceFrame, world: FloatArray, mesh: SurfaceMesh) -> FloatArray:
+    """Points of skull back, neck and shoulders, spread evenly (farthest-point sampling)."""
+    local = frame.to_face(mesh.vertices)
+    face = frame.to_face(world)
+    back = face[list(lm.FACE_OVAL), 2].min() - 1.7
+    low = face[lm.CHIN, 1] - 1.2
+    still = mesh.vertices[(local[:, 2] < back) | (local[:, 1] < low)]
+    if not len(still):
+        return np.zeros((0, 3))
+    chosen = [0]
+    distance = np.full(len(still), np.inf)
+    for _ in range(min(79, len(still) - 1)):
+        distance = np.minimum(distance, ((still - still[chosen[-1]]) ** 2).sum(1))
+        chosen.append(int(distance.argmax()))
+    return still[chosen]
+
+
+def _fold_samples(frame: shape.FaceFrame, mesh: SurfaceMesh, world: FloatArray) -> FloatArray:
+    """Places at which folds are looked for: surface points of the head and all landmarks."""
+    local = frame.to_face(mesh.vertices)
+    head = mesh.vertices[local[:, 1] > frame.to_face(world)[lm.CHIN, 1] - 1.0]
+    step = max(1, len(head) // 4000)
+    return np.concatenate([head[::step], world])
+
+
+def _prepare(
+    scene: Scene,
+    mesh: SurfaceMesh,
+    style: Exemplar,
+    change: ShapeChange,
+    frames: Sequence[Frame],
+    settings: StylizeSettings,
+    progress: Progress,
+) -> tuple[BentSurface, Look]:
+    """Everything that all frames share: bent surface, regions, face layer, colour ranges."""
+    caster = RayCaster(mesh.vertices, mesh.faces)
+    watched = [scene.frames[i] for i in _even(len(scene.frames), _OBSERVED_FRAMES)]
+    observed = observe(scene, watched, mesh, caster, SubProgress(progress, 0.02, 0.2))
+    progress.update(0.2, "telling skin, hair and clothes apart")
+    frame = change.frame
+    local = frame.to_face(mesh.vertices)
+    normals = vertex_normals(mesh.vertices, mesh.faces) @ frame.rotation.T
+    regions = classify(local, normals, mesh.faces, observed, change.landmarks)
+    bent = mesh.vertices + change.field(mesh.vertices)
+    bent_local = frame.to_face(bent)
+    attributes = np.concatenate(
+        [
+            np.stack([regions.skin, regions.hair, regions.clothes, regions.beard], 1),
+            bent_local,
+            (vertex_normals(bent, mesh.faces) @ frame.rotation.T)[:, 2:],
+            observed.lab,
+        ],
+        axis=1,
+    ).astype(np.float32)
+    surface = BentSurface(mesh, bent, caster, RayCaster(bent, mesh.faces), attributes)
+    progress.update(0.25, "laying the exemplar on the face")
+    closed = tuple(gap < shape.CLOSED_OPENING for gap in shape.eye_opening(change.landmarks))
+    scale = 2.0 * max(_pixels_per_unit(f, frame) for f in frames)
+    layer = build_layer(style, change.targets, (closed[0], closed[1]), change.yaw, scale)
+    back = float(change.targets[list(lm.FACE_OVAL), 2].min())
+    look = make_look(style, layer, regions, observed, (back - 0.5, back + 0.1), settings)
+    return surface, look
+
+
+def _pixels_per_unit(frame: Frame, face: shape.FaceFrame) -> float:
+    depth = float(frame.camera.project(face.origin[None])[1][0])
+    return float(frame.camera.K[0, 0]) * face.unit / max(abs(depth), 1e-6)
+
+
+def _paint_all(
+    scene: Scene,
+    frames: Sequence[Frame],
+    surface: BentSurface,
+    look: Look,
+    folder: Path,
+    progress: Progress,
+) -> list[StylizedView]:
+    views = []
+    for index, frame in enumerate(frames):
+        progress.update(index / len(frames), f"stylizing frame {index + 1} of {len(frames)}")
+        warped = warp_frame(surface, frame.camera, scene.image(frame), scene.mask(frame))
+        image, confidence = paint(look, warped)
+        view = StylizedView(frame, image, warped.mask, confidence)
+        save_view(folder, view)
+        progress.preview(image)
+        views.append(view)
+    return views
+
+
+def _as_displacement(change: ShapeChange, mesh: SurfaceMesh) -> Displacement:
+    """The field sampled on the surface, for stage II."""
+    step = max(1, len(mesh.vertices) // 20_000)
+    points = np.concatenate([mesh.vertices[::step], change.field.controls])
+    return Displacement(points, change.field(points))
+
+
+__all__ = ["ByteImage", "Float32Array", "StylizedSet", "select_frames", "stylize_views"]

@@ -1,0 +1,45 @@
+"""Settings of the built-in 2D portrait stylizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StylizeSettings:
+    """How the exemplar is applied to the frames."""
+
+    strength: float = 0.7
+    """Shape change, 0 (the person's own shape) to 1.5 (beyond the exemplar's proportions)."""
+    oval_weight: float = 1.0
+    """Share of the shape change that the outline of face and head takes, 0 to 2."""
+    eyes_weight: float = 1.0
+    """Share of the shape change that the eyes take, 0 to 2."""
+    brows_weight: float = 1.0
+    """Share of the shape change that the brows take, 0 to 2."""
+    nose_weight: float = 1.0
+    """Share of the shape change that the nose takes, 0 to 2."""
+    mouth_weight: float = 1.0
+    """Share of the shape change that the mouth takes, 0 to 2."""
+    symmetric: bool = True
+    """Average the exemplar's left and right half, so that a turned head bends nothing sideways."""
+    expression: float = 0.0
+    """How far the mouth takes the exemplar's expression, 0 (keeps the person's) to 1."""
+    max_yaw: float = 0.2
+    """Frames whose camera is within this angle (radians) of front or back are stylized."""
+    min_frames: int = 4
+    """Take the nearest frames when fewer than this many lie within the angle, front and back."""
+    max_frames: int = 14
+    """Never stylize more frames than this (an even choice over front and back)."""
+    shading: float = 1.0
+    """How much of the person's own light and shadow stays on skin and hair, 0 to 2."""
+    exemplar_detail: float = 0.6
+    """How much of the exemplar's own drawing on the skin (nose, cheeks) is used, 0 to 1."""
+    chroma_variation: float = 0.33
+    """How much of the person's own variation of skin colour (red cheeks, ears) stays, 0 to 1."""
+    clothes_saturation: float = 1.15
+    """Colourfulness of the clothes against the photo."""
+
+    def component_weight(self, component: str) -> float:
+        """The weight of ``"oval"``, ``"eyes"``, ``"brows"``, ``"nose"`` or ``"mouth"``."""
+        return float(getattr(self, f"{component}_weight"))

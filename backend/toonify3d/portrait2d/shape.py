@@ -1,0 +1,248 @@
+"""What the exemplar's proportions ask of the person's face: landmark algebra in the face frame.
+
+The face frame has its origin amid the landmarks, x to the person's left, y up, z out of the face,
+and the distance between the eyes as its unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..capture import landmarks as lm
+from ..errors import InputError
+from ..scene import FloatArray
+from .settings import StylizeSettings
+
+COMPONENTS: dict[str, tuple[int, ...]] = {
+    "oval": lm.FACE_OVAL,
+    "right_eye": (*lm.RIGHT_EYE, *lm.RIGHT_IRIS),
+    "left_eye": (*lm.LEFT_EYE, *lm.LEFT_IRIS),
+    "right_brow": lm.RIGHT_BROW,
+    "left_brow": lm.LEFT_BROW,
+    "nose": (*lm.NOSE_RIDGE, *lm.NOSE_BASE),
+    "mouth": (*lm.LIPS_OUTER, *lm.LIPS_INNER),
+}
+"""Landmarks that carry the shape change, per component."""
+
+_SETTING = {
+    "oval": "oval",
+    "right_eye": "eyes",
+    "left_eye": "eyes",
+    "right_brow": "brows",
+    "left_brow": "brows",
+    "nose": "nose",
+    "mouth": "mouth",
+}
+# Share of the shape that scale and offset leave over. Lips keep the person's expression.
+_RESIDUAL = {"oval": 0.8, "eyes": 0.5, "brows": 0.6, "nose": 0.4, "mouth": 0.0}
+_MIN_SCALE, _MAX_SCALE = 0.6, 1.8
+_MAX_OFFSET = 0.35
+_MAX_MOVE = 0.45
+CLOSED_OPENING = 0.12
+"""Eyes whose lids are nearer than this share of the eye's width count as closed."""
+
+_X_MIRROR = np.array([-1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class FaceFrame:
+    """A similarity between the world and the face frame.
+
+    Attributes:
+        rotation: ``(3, 3)``, rows are the frame's axes in the world.
+        origin: ``(3,)`` in the world.
+        unit: Metres between the eyes' centres.
+    """
+
+    rotation: FloatArray
+    origin: FloatArray
+    unit: float
+
+    def to_face(self, points: FloatArray) -> FloatArray:
+        """World points ``(..., 3)`` to the face frame."""
+        return np.asarray((points - self.origin) @ self.rotation.T / self.unit)
+
+    def to_world(self, points: FloatArray) -> FloatArray:
+        """Face-frame points ``(..., 3)`` to the world."""
+        return np.asarray(points * self.unit @ self.rotation + self.origin)
+
+    def vectors_to_world(self, vectors: FloatArray) -> FloatArray:
+        """Face-frame vectors ``(..., 3)`` to metres in the world."""
+        return np.asarray(vectors * self.unit @ self.rotation)
+
+
+def face_frame(points: FloatArray) -> FaceFrame:
+    """The face frame of ``(478, 3)`` landmarks (right-handed space, no NaN)."""
+    across = points - points[lm.MIRROR]
+    lateral = [*lm.FACE_OVAL, *lm.LEFT_EYE, *lm.LIPS_OUTER]
+    signs = np.sign([lm.MIRROR[i] - i for i in lateral]).astype(float)
+    # Left indices are the larger ones, so -sign points to the person's left.
+    x = -(across[lateral] * signs[:, None]).sum(0)
+    x /= np.linalg.norm(x)
+    up = points[lm.FOREHEAD] - points[lm.CHIN]
+    y = up - x * (up @ x)
+    y /= np.linalg.norm(y)
+    rotation = np.stack([x, y, np.cross(x, y)])
+    unit = float(
+        np.linalg.norm(points[list(lm.LEFT_EYE)].mean(0) - points[list(lm.RIGHT_EYE)].mean(0))
+    )
+    center = 0.5 * (points[list(lm.FACE_OVAL)].mean(0) + points[list(lm.MIDLINE)].mean(0))
+    return FaceFrame(rotation, center, unit)
+
+
+def complete_landmarks(points: FloatArray) -> FloatArray:
+    """Fill NaN rows of ``(478, 3)`` landmarks from the mirror image, then from near neighbours.
+
+    Raises:
+        InputError: Less than half of the points are known (code ``no_face``).
+    """
+    known = np.isfinite(points).all(1)
+    if known.mean() < 0.5:
+        raise InputError(
+            "No face was found in enough frames of the capture: film the face from the front in "
+            "good light.",
+            "no_face",
+        )
+    if known.all():
+        return points
+    frame = face_frame(_crude_fill(points, known))
+    local = frame.to_face(np.where(known[:, None], points, 0.0))
+    mirrored = local[lm.MIRROR] * _X_MIRROR
+    from_mirror = ~known & known[lm.MIRROR]
+    local[from_mirror] = mirrored[from_mirror]
+    out = frame.to_world(local)
+    return _crude_fill(out, known | from_mirror)
+
+
+def _crude_fill(points: FloatArray, known: npt.NDArray[np.bool_]) -> FloatArray:
+    """Neighbours in FaceMesh's numbering lie near each other on the face, mostly."""
+    out = points.copy()
+    index = np.arange(len(points))
+    for axis in range(3):
+        out[~known, axis] = np.interp(index[~known], index[known], points[known, axis])
+    return out
+
+
+def align_exemplar(exemplar: FloatArray, subject: FloatArray) -> tuple[FloatArray, float]:
+    """Remove the exemplar's head pose by a robust 3D similarity onto the subject.
+
+    Args:
+        exemplar: ``(478, 3)`` in the image's axes turned right-handed (x right, y up, z nearer).
+        subject: ``(478, 3)`` in the face frame.
+
+    Returns:
+        The exemplar's points in the face frame and the yaw in radians that was removed.
+    """
+    weights = np.ones(len(subject))
+    moved, rotation = exemplar, np.eye(3)
+    for _ in range(4):
+        scale, rotation, shift = _similarity(exemplar, subject, weights)
+        moved = scale * exemplar @ rotation.T + shift
+        error = np.linalg.norm(moved - subject, axis=1)
+        weights = 1.0 / np.maximum(error, np.median(error) + 1e-9)
+    yaw = float(np.arctan2(rotation[0, 2], rotation[2, 2]))
+    return moved, yaw
+
+
+def _similarity(
+    source: FloatArray, target: FloatArray, weights: FloatArray
+) -> tuple[float, FloatArray, FloatArray]:
+    """Weighted least-squares similarity (Umeyama 1991): ``target ~ s R source + t``."""
+    w = weights / weights.sum()
+    mean_source, mean_target = w @ source, w @ target
+    a, b = source - mean_source, target - mean_target
+    u, d, vt = np.linalg.svd((b * w[:, None]).T @ a)
+    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    rotation = (u * sign) @ vt
+    scale = float((d * sign).sum() / (w @ (a**2).sum(1)))
+    return scale, rotation, mean_target - scale * rotation @ mean_source
+
+
+def symmetrize(points: FloatArray, toward: float = 0.0) -> FloatArray:
+    """Average ``(478, 3)`` face-frame points with their mirror image.
+
+    Args:
+        points: Landmarks in the face frame.
+        toward: -1 keeps the person's right half only (and its mirror image), 1 the left one.
+    """
+    mirrored = points[lm.MIRROR] * _X_MIRROR
+    is_left = lm.MIRROR < np.arange(len(points))
+    is_right = lm.MIRROR > np.arange(len(points))
+    own = np.full(len(points), 0.5)
+    own[is_left] += 0.5 * toward
+    own[is_right] -= 0.5 * toward
+    return own[:, None] * points + (1 - own)[:, None] * mirrored
+
+
+def eye_opening(points: FloatArray) -> tuple[float, float]:
+    """Lid distance over eye width of the right and the left eye of ``(478, >=2)`` points."""
+    out = []
+    for contour in (lm.RIGHT_EYE, lm.LEFT_EYE):
+        corner, other = points[contour[0], :2], points[contour[8], :2]
+        lower = points[list(contour[1:8]), :2]
+        upper = points[list(contour[:8:-1]), :2]
+        gap = np.linalg.norm(upper - lower, axis=1)[1:-1].mean()
+        out.append(float(gap / max(np.linalg.norm(other - corner), 1e-9)))
+    return out[0], out[1]
+
+
+def target_offsets(
+    subject: FloatArray, exemplar: FloatArray, settings: StylizeSettings
+) -> dict[str, FloatArray]:
+    """How far each component's landmarks should move (method_anchors B2, step 4).
+
+    Each component's difference between subject and exemplar is split into scale, offset and the
+    rest; scales act as powers of the strength, so that strength 0 is the identity.
+
+    Args:
+        subject: ``(478, 3)`` in the face frame.
+        exemplar: ``(478, 3)`` in the face frame (pose removed).
+        settings: Strength and weights.
+
+    Returns:
+        Component name to ``(n, 3)`` offsets in the face frame, order of :data:`COMPONENTS`.
+    """
+    base = symmetrize(subject) if settings.symmetric else subject
+    openings = eye_opening(subject)
+    out = {}
+    for name, indices in COMPONENTS.items():
+        ids = list(indices)
+        closed = name.endswith("eye") and openings[name == "left_eye"] < CLOSED_OPENING
+        out[name] = _component(subject[ids], base[ids], exemplar[ids], name, closed, settings)
+    return out
+
+
+def _component(
+    own: FloatArray,
+    base: FloatArray,
+    style: FloatArray,
+    name: str,
+    closed: bool,
+    settings: StylizeSettings,
+) -> FloatArray:
+    kind = _SETTING[name]
+    amount = settings.strength * settings.component_weight(kind)
+    base_center, style_center = base.mean(0), style.mean(0)
+    spread = np.abs(base - base_center)[:, :2].mean(0)
+    ratio = np.abs(style - style_center)[:, :2].mean(0) / np.maximum(spread, 1e-6)
+    if closed:  # a shut lid has no height to compare
+        ratio[1] = ratio[0]
+    if kind == "mouth":  # an open or smiling mouth is no larger mouth
+        ratio[1] = ratio[0] * (ratio[1] / ratio[0]) ** (0.25 + 0.75 * settings.expression)
+    ratio = np.clip(ratio, _MIN_SCALE, _MAX_SCALE)
+    scale3 = np.array([ratio[0], ratio[1], np.sqrt((ratio**2).mean()) ** 0.5])
+    offset = style_center - base_center
+    offset[2] *= 0.3
+    offset *= min(1.0, _MAX_OFFSET / max(float(np.linalg.norm(offset)), 1e-9))
+    residual = style - style_center - (base - base_center) * np.array([*ratio, 1.0])
+    residual[:, 2] = 0.0
+    rho = 0.0 if closed else _RESIDUAL[kind]
+    if kind == "mouth":
+        rho = settings.expression
+    moves = (own - own.mean(0)) * (scale3**amount - 1) + amount * (offset + rho * residual)
+    length = np.linalg.norm(moves, axis=1, keepdims=True)
+    limit = _MAX_MOVE * max(1.0, amount)
+    return np.asarray(moves * np.minimum(1.0, limit / np.maximum(length, 1e-9)))
