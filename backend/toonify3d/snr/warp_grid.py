@@ -192,17 +192,20 @@ def _launch(
         job.result()
 
 
-def _device(x: torch.Tensor) -> Any:
+def warp_device(x: torch.Tensor) -> Any:
+    """Warp's name for the device of ``x``; starts Warp silently."""
     wp.config.log_level = wp.LOG_ERROR  # its greeting would land in the command line's output
     wp.init()
     return wp.device_from_torch(x.device)
 
 
-def _view(tensor: torch.Tensor, dtype: Any) -> Any:
+def view_of(tensor: torch.Tensor, dtype: Any) -> Any:
+    """A Warp array on the memory of ``tensor`` (of a copy, if it is not contiguous)."""
     return wp.from_torch(tensor.detach().contiguous(), dtype=dtype, requires_grad=False)
 
 
-def _scope(device: Any, x: torch.Tensor) -> Any:
+def scope_of(device: Any, x: torch.Tensor) -> Any:
+    """Context in which Warp launches on torch's current stream."""
     stream = None if device.is_cpu else wp.stream_from_torch(torch.cuda.current_stream(x.device))
     return wp.ScopedStream(stream)
 
@@ -230,16 +233,16 @@ def encode(
     make = torch.empty if active == depth else torch.zeros
     features = make((count, depth, width), device=x.device)
     jacobian = make((count if with_jacobian else 0, 3, depth, width), device=x.device)
-    device = _device(x)
+    device = warp_device(x)
     vector = _vector(width)
     inputs = [
-        _view(x, wp.vec3),
-        _view(table, vector),
-        _view(levels, wp.vec3i),
+        view_of(x, wp.vec3),
+        view_of(table, vector),
+        view_of(levels, wp.vec3i),
     ]
-    outputs = [_view(features, vector), _view(jacobian, vector)]
+    outputs = [view_of(features, vector), view_of(jacobian, vector)]
     if count and active:
-        with _scope(device, x):
+        with scope_of(device, x):
             _launch(
                 _encode,
                 active,
@@ -261,16 +264,16 @@ def scatter(
     """Gradient of the table, ``(entries, F)``, from those of :func:`encode`'s outputs."""
     width = grad_features.shape[-1]
     grad_table = torch.zeros((entries, width), device=x.device)
-    device = _device(x)
+    device = warp_device(x)
     vector = _vector(width)
-    inputs = [_view(x, wp.vec3), _view(levels, wp.vec3i)]
+    inputs = [view_of(x, wp.vec3), view_of(levels, wp.vec3i)]
     gradients = [
-        _view(grad_features, vector),
-        _view(grad_jacobian, vector),
-        _view(grad_table, vector),
+        view_of(grad_features, vector),
+        view_of(grad_jacobian, vector),
+        view_of(grad_table, vector),
     ]
     if len(x) and active:
-        with _scope(device, x):
+        with scope_of(device, x):
             _launch(_scatter, active, len(x), device, lambda first: [*inputs, first, *gradients])
     return grad_table
 

@@ -1,0 +1,153 @@
+"""Settings of stage I (prior learning)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from ..snr.fields import FieldSettings
+
+
+@dataclass(frozen=True)
+class PriorSettings:
+    """How stage I learns the prior."""
+
+    fields: FieldSettings = field(default_factory=FieldSettings)
+    """Architecture of F_geo and F_app."""
+    steps: int = 5000
+    """Optimizer steps (paper: 300,000)."""
+    rays: int = 512
+    """Rays per step (paper: 512)."""
+    samples: int = 16
+    """Samples per ray round the known surface (sampler ``guided``)."""
+    sampler: str = "guided"
+    """``guided``: few samples round the surface that the guide grid knows, starting from the visual
+    hull; ``hierarchical``: NeuS's coarse-to-fine sampling of the unit sphere (paper)."""
+    coarse_samples: int = 64
+    """Even samples per ray of the hierarchical sampler (NeuS: 64)."""
+    fine_samples: int = 64
+    """Samples that the hierarchical sampler adds where the weights are (NeuS: 64)."""
+    free_points: int = 1024
+    """Random points per step for the eikonal and the empty-space term."""
+    lr_table: float = 1e-2
+    """Adam learning rate of the grid's table."""
+    lr_network: float = 2e-3
+    """Adam learning rate of the networks (paper: 2.5e-5)."""
+    lr_final: float = 0.05
+    """Learning rate at the end as a fraction of the start (exponential decay; 1 = constant)."""
+    warmup: int = 50
+    """Steps of linear warm-up of the learning rate."""
+    inv_s_start: float = 80.0
+    """Sharpness of the density at the start (ignored when learned)."""
+    inv_s_end: float = 1200.0
+    """Sharpness from 80 % of the steps on (ignored when learned)."""
+    learn_inv_s: bool = False
+    """Learn the sharpness as NeuS does instead of scheduling it."""
+    weight_mvs: float = 0.5
+    """Weight of the multi-view stereo terms, eq. 2 and 3 (paper: 0.5)."""
+    mvs_until: float = 0.4
+    """Share of the steps after which the stereo terms have faded to zero; 0 keeps them constant.
+    Stereo depth is biased by a fraction of a percent, which would pull a converged surface off."""
+    weight_mask: float = 0.5
+    """Weight of the mask term, eq. 6 (paper: 0.5)."""
+    weight_eikonal: float = 0.1
+    """Weight of the eikonal term, eq. 7 (paper: 0.1)."""
+    weight_empty: float = 0.5
+    """Weight of the term that keeps the space outside the visual hull empty (not in the paper)."""
+    base_levels: int = 4
+    """Grid levels active at the start; the others follow over the first ``levels_until``."""
+    levels_until: float = 0.3
+    """Share of the steps after which all grid levels are active."""
+    guide_resolution: int = 128
+    """Vertices per axis of the guide grid."""
+    guide_interval: int = 100
+    """Steps between updates of the guide grid from the field."""
+    hull_steps: int = 150
+    """Steps that fit F_geo to the visual hull before rendering starts (0: start from a sphere)."""
+    color_threshold: float = 1e-3
+    """Samples of smaller weight get no colour evaluation (0: all do)."""
+    silhouette_band: float = 0.03
+    """Width, in image widths, of the background ring round the person that is sampled."""
+    holdout_frames: int = 4
+    """Frames kept out of training to measure the PSNR (only when there are plenty)."""
+    refine_cameras: bool = False
+    """Learn small corrections of the camera poses along with the fields."""
+    refine_exposure: bool = False
+    """Learn a colour gain per frame (phones change the exposure while walking)."""
+    seed: int = 0
+    """Seed of the random numbers."""
+    checkpoint_seconds: float = 30.0
+    """Least time between checkpoints."""
+    preview_seconds: float = 10.0
+    """Time between preview pictures."""
+
+
+PAPER_FIELDS = FieldSettings(
+    encoding="frequency",
+    octaves=6,
+    direction_octaves=4,
+    geometry_layers=8,
+    geometry_width=256,
+    geometry_skip=4,
+    features=256,
+    appearance_layers=6,
+    appearance_width=256,
+    activation="softplus",
+    share_encoding=False,
+    weight_norm=True,
+)
+
+TINY = PriorSettings(
+    fields=FieldSettings(levels=4, base_resolution=8, finest_resolution=64, log2_table=15),
+    steps=150,
+    rays=256,
+    samples=12,
+    free_points=256,
+    warmup=10,
+    inv_s_end=300.0,
+    base_levels=4,
+    guide_resolution=48,
+    guide_interval=25,
+    hull_steps=60,
+    holdout_frames=1,
+)
+PREVIEW = PriorSettings()
+STANDARD = replace(
+    PREVIEW,
+    fields=FieldSettings(finest_resolution=512, levels=10, log2_table=18),
+    steps=20000,
+    rays=640,
+    inv_s_end=2500.0,
+    guide_resolution=160,
+)
+HIGH = replace(
+    STANDARD,
+    fields=FieldSettings(
+        finest_resolution=1024, levels=12, log2_table=19, level_features=2, geometry_layers=2
+    ),
+    steps=40000,
+    rays=1024,
+    inv_s_end=4000.0,
+    guide_resolution=192,
+)
+PAPER = PriorSettings(
+    fields=PAPER_FIELDS,
+    steps=300_000,
+    rays=512,
+    sampler="hierarchical",
+    free_points=0,
+    lr_network=2.5e-5,
+    lr_final=1.0,
+    warmup=0,
+    learn_inv_s=True,
+    mvs_until=0.0,
+    weight_empty=0.0,
+    hull_steps=0,
+    color_threshold=0.0,
+)
+PRESETS = {
+    "tiny": TINY,
+    "preview": PREVIEW,
+    "standard": STANDARD,
+    "high": HIGH,
+    "paper": PAPER,
+}

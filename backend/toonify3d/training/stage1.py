@@ -1,0 +1,379 @@
+"""Stage I, prior learning (paper section 3.2): photographs to F_geo and F_app."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import CancelledError, InputError, TrainingError
+from ..files import write_json
+from ..progress import Progress
+from ..scene import Frame, Scene
+from ..snr.encoding import HashEncoding
+from ..snr.guide import Guide
+from ..snr.prior import Prior
+from .checkpoint import Timer, load_checkpoint, save_checkpoint
+from .corrections import FrameCorrections
+from .data import RayBank, split_frames
+from .schedule import active_levels, learning_rate_factor, sharpness, stereo_weight
+from .settings import PriorSettings
+from .stage1_preview import foreground_psnr, preview_image
+from .stage1_step import Losses, StepRenderer
+
+MOST_RETRIES = 3
+SNAPSHOT_STEPS = 250
+FORMAT = 1
+
+
+def train_prior(
+    scene: Scene, folder: Path, settings: PriorSettings, device: str, progress: Progress
+) -> Prior:
+    """Learn the prior of a captured person; resumes when ``folder`` holds a checkpoint.
+
+    Args:
+        scene: The capture.
+        folder: Gets ``checkpoint.pt`` and ``metrics.json``.
+        settings: Stage I settings.
+        device: Torch device.
+        progress: Receives steps, losses and preview pictures.
+
+    Raises:
+        CancelledError: ``progress`` asked to stop; the checkpoint has been written.
+        TrainingError: The loss diverged three times over.
+        InputError: The masks show no person, or contradict the cameras.
+    """
+    if len(scene.frames) < 3:
+        raise InputError("Stage I needs at least three registered frames.", code="few_frames")
+    state = load_checkpoint(folder, device)
+    if state is not None and not _same_run(state, settings):
+        state = None
+    if state is not None and state["done"]:
+        return _finished(state, device)
+    trainer = PriorTrainer(scene, folder, settings, torch.device(device), progress)
+    if state is not None:
+        trainer.restore(state)
+    return trainer.run()
+
+
+def load_prior(folder: Path, device: str) -> Prior:
+    """The prior that :func:`train_prior` left in ``folder`` (also an unfinished one).
+
+    Raises:
+        InputError: There is no readable checkpoint (``code="no_prior"``).
+    """
+    state = load_checkpoint(folder, device)
+    if state is None:
+        raise InputError(f"No trained prior in {folder}; run stage I first.", code="no_prior")
+    return _finished(state, device)
+
+
+def _finished(state: dict[str, Any], device: str) -> Prior:
+    prior = Prior.from_state(state["prior"], device)
+    prior.eval().requires_grad_(False)
+    return prior
+
+
+def _comparable(settings: PriorSettings) -> dict[str, Any]:
+    document = asdict(settings)
+    for name in ("checkpoint_seconds", "preview_seconds"):
+        document.pop(name)
+    return document
+
+
+def _same_run(state: dict[str, Any], settings: PriorSettings) -> bool:
+    return bool(state.get("format") == FORMAT and state["settings"] == _comparable(settings))
+
+
+class PriorTrainer:
+    """State and loop of stage I; :func:`train_prior` is the entrance."""
+
+    def __init__(
+        self,
+        scene: Scene,
+        folder: Path,
+        settings: PriorSettings,
+        device: torch.device,
+        progress: Progress,
+    ) -> None:
+        self.scene, self.folder, self.settings = scene, folder, settings
+        self.device, self.progress = device, progress
+        torch.manual_seed(settings.seed)
+        self.generator = torch.Generator(device=device).manual_seed(settings.seed)
+        self.training, self.heldout = split_frames(scene, settings.holdout_frames)
+        self.bank = RayBank.from_scene(scene, self.training, settings.silhouette_band, device)
+        self.guide = self._hull()
+        self.bank.drop_unreachable(self.guide)
+        self.prior = Prior(settings.fields, scene.normalization).to(device)
+        self.corrections = FrameCorrections(
+            len(self.training), settings.refine_cameras, settings.refine_exposure
+        ).to(device)
+        self.optimizer = self._make_optimizer()
+        self.renderer = StepRenderer(
+            self.prior, self.guide, settings, self.corrections, self.generator
+        )
+        self.step, self.retries, self.lr_scale = 0, 0, 1.0
+        self.rays = settings.rays
+        self.seconds = 0.0
+        self.history: list[dict[str, float]] = []
+        self._smooth: float | None = None
+        self._snapshot: dict[str, Any] | None = None
+
+    def _hull(self) -> Guide:
+        frames = self.training
+        return Guide.from_masks(
+            [frame.camera for frame in frames],
+            [self.scene.mask(frame) for frame in frames],
+            self.scene.normalization,
+            self.settings.guide_resolution,
+            self.device,
+            lowest=self.scene.crop_z,
+        )
+
+    def _make_optimizer(self) -> torch.optim.Adam:
+        settings = self.settings
+        encoding = self.prior.geometry.encoding
+        table = [encoding.table] if isinstance(encoding, HashEncoding) else []
+        special = {id(parameter) for parameter in table} | {id(self.prior.variance)}
+        network = [p for p in self.prior.parameters() if id(p) not in special]
+        groups = [
+            {"params": table, "base": settings.lr_table},
+            {"params": network, "base": settings.lr_network},
+            {"params": [self.corrections.rotation, self.corrections.translation], "base": 1e-4},
+            {"params": [self.corrections.log_gain], "base": 1e-3},
+        ]
+        if settings.learn_inv_s:
+            groups.append({"params": [self.prior.variance], "base": settings.lr_network})
+        groups = [
+            {**group, "params": [p for p in group["params"] if p.requires_grad], "lr": 0.0}
+            for group in groups
+        ]
+        return torch.optim.Adam(
+            [group for group in groups if group["params"]],
+            betas=(0.9, 0.99),
+            eps=1e-15,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+
+    # -- the loop ---------------------------------------------------------------------------
+
+    def run(self) -> Prior:
+        """Train to the end (from wherever :meth:`restore` put the state)."""
+        started = time.monotonic() - self.seconds
+        checkpoint = Timer(self.settings.checkpoint_seconds)
+        preview = Timer(self.settings.preview_seconds)
+        if self.step == 0 and self.settings.hull_steps:
+            self._fit_hull()
+        try:
+            while self.step < self.settings.steps:
+                losses = self._train_step()
+                self.seconds = time.monotonic() - started
+                self._report(losses)
+                if checkpoint.due():
+                    self.save()
+                if preview.due():
+                    self.progress.preview(self._preview())
+        except CancelledError:
+            self.save()
+            raise
+        return self._finish()
+
+    def _train_step(self) -> Losses | None:
+        settings = self.settings
+        self._prepare_step()
+        batch = self.bank.sample(self.rays, self.generator)
+        inv_s = self.prior.inv_s if settings.learn_inv_s else sharpness(self.step, settings)
+        weight = stereo_weight(self.step, settings) if self.bank.has_depth else 0.0
+        try:
+            losses = self.renderer.losses(batch, inv_s, weight)
+            self.optimizer.zero_grad(set_to_none=True)
+            losses.total.backward()
+        except torch.cuda.OutOfMemoryError:
+            self._halve_rays()
+            return None
+        if not self._healthy(losses):
+            self._step_back()
+            return None
+        self.optimizer.step()
+        self.step += 1
+        return losses
+
+    def _prepare_step(self) -> None:
+        settings, step = self.settings, self.step
+        encoding = self.prior.geometry.encoding
+        if isinstance(encoding, HashEncoding):
+            encoding.active = active_levels(step, settings)
+        factor = learning_rate_factor(step, settings) * self.lr_scale
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base"] * factor
+        if step % SNAPSHOT_STEPS == 0:
+            self._snapshot = self._state(done=False)
+        if step and step % settings.guide_interval == 0:
+            self.guide.refresh(self.prior.sdf)
+
+    def _healthy(self, losses: Losses) -> bool:
+        """False when the loss is not finite or far above its running mean."""
+        every = 1 if self.device.type == "cpu" else 20
+        if self.step % every:
+            return True  # reading a loss back would stall the GPU at every step
+        value = float(losses.total.detach())
+        if not math.isfinite(value):
+            return False
+        if self._smooth is not None and self.step > 100 and value > 20.0 * self._smooth + 1.0:
+            return False
+        self._smooth = value if self._smooth is None else 0.98 * self._smooth + 0.02 * value
+        return True
+
+    def _step_back(self) -> None:
+        self.retries += 1
+        if self.retries > MOST_RETRIES or self._snapshot is None:
+            raise TrainingError(
+                f"Stage I diverged {self.retries} times (step {self.step}); try another preset "
+                "or check cameras and masks."
+            )
+        retries, scale, failed = self.retries, self.lr_scale, self.step
+        self.restore(self._snapshot)
+        self.retries, self.lr_scale = retries, 0.5 * scale
+        # Other random rays than those that led here.
+        self.generator.manual_seed(self.settings.seed + 1000 * retries)
+        self.progress.warn(
+            f"Stage I: the loss exploded at step {failed}; back to step {self.step} with half "
+            "the learning rate."
+        )
+
+    def _halve_rays(self) -> None:
+        if self.rays <= 64:
+            raise TrainingError("Stage I does not fit into the GPU's memory even with 64 rays.")
+        self.rays //= 2
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        self.progress.warn(f"Stage I: out of GPU memory; going on with {self.rays} rays a step.")
+
+    def _fit_hull(self) -> None:
+        """Start F_geo from the visual hull: a few steps of plain distance regression."""
+        encoding = self.prior.geometry.encoding
+        if isinstance(encoding, HashEncoding):
+            encoding.active = active_levels(0, self.settings)
+        band = (self.guide.hull.abs() < 6.0 * self.guide.cell).nonzero()
+        optimizer = torch.optim.Adam(self.prior.geometry.parameters(), lr=5e-3, eps=1e-15)
+        for _ in range(self.settings.hull_steps):
+            index = torch.randint(len(band), (3072,), generator=self.generator, device=self.device)
+            near = band[index].to(torch.float32) + torch.rand(
+                (len(index), 3), generator=self.generator, device=self.device
+            )
+            free = torch.rand((1024, 3), generator=self.generator, device=self.device)
+            points = torch.cat([near * self.guide.cell - 1.0, free * 2.0 - 1.0])
+            wanted = self.guide.hull_distance(points)
+            sample = self.prior.evaluate(points)
+            loss = (sample.sdf - wanted).abs().mean()
+            loss = loss + 0.01 * (sample.gradient.norm(dim=1) - 1.0).square().mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        self.guide.refresh(self.prior.sdf)
+
+    # -- reports ----------------------------------------------------------------------------
+
+    def _report(self, losses: Losses | None) -> None:
+        if losses is None:
+            return
+        every = 1 if self.device.type == "cpu" else 20
+        if self.step % every == 0:
+            message = (
+                f"step {self.step}/{self.settings.steps}, loss {float(losses.total.detach()):.4f}"
+            )
+            self.progress.update(self.step / self.settings.steps, message)
+        if self.step % 100 == 0 or self.step == self.settings.steps:
+            record = {name: float(value.detach()) for name, value in losses._asdict().items()}
+            self.history.append({"step": float(self.step), **record})
+
+    def _preview(self) -> Any:
+        frame = min(self.scene.frames, key=lambda item: abs(item.yaw))
+        return preview_image(self.prior, self.guide, frame.camera, self.scene.normalization)
+
+    def _finish(self) -> Prior:
+        self.prior.requires_grad_(False)
+        if not self.settings.learn_inv_s:
+            self.prior.variance.fill_(math.log(self.settings.inv_s_end) / 10.0)
+        self.guide.refresh(self.prior.sdf)
+        psnr = self._heldout_psnr()
+        write_json(
+            self.folder / "metrics.json",
+            {
+                "steps": self.step,
+                "seconds": round(self.seconds, 2),
+                "rays": self.rays,
+                "retries": self.retries,
+                "inv_s": float(self.prior.inv_s),
+                "training_frames": len(self.training),
+                "heldout_frames": [frame.name for frame in self.heldout],
+                "heldout_psnr": psnr,
+                "losses": self.history[-1] if self.history else {},
+                "history": self.history,
+            },
+        )
+        save_checkpoint(self.folder, self._state(done=True))
+        self.progress.preview(self._preview())
+        return self.prior.eval()
+
+    def _heldout_psnr(self) -> float | None:
+        frames: list[Frame] = self.heldout
+        if not frames:
+            return None
+        values = [foreground_psnr(self.prior, self.guide, self.scene, frame) for frame in frames]
+        return sum(values) / len(values)
+
+    # -- state ------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        save_checkpoint(self.folder, self._state(done=False))
+
+    def _state(self, done: bool) -> dict[str, Any]:
+        state: dict[str, Any] = {
+            "format": FORMAT,
+            "done": done,
+            "settings": _comparable(self.settings),
+            "prior": _cloned(self.prior.export_state()),
+            "corrections": _cloned(self.corrections.state_dict()),
+            "step": self.step,
+            "seconds": self.seconds,
+            "history": list(self.history),
+            "retries": self.retries,
+            "lr_scale": self.lr_scale,
+            "rays": self.rays,
+        }
+        if not done:
+            state["optimizer"] = _cloned(self.optimizer.state_dict())
+            state["generator"] = self.generator.get_state().clone()
+            state["guide"] = self.guide.values.clone()
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`save` wrote."""
+        self.prior.load_state_dict(state["prior"]["parameters"])
+        self.corrections.load_state_dict(state["corrections"])
+        self.optimizer.load_state_dict(_cloned(state["optimizer"]))
+        self.generator.set_state(state["generator"].cpu())
+        self.guide.values.copy_(state["guide"])
+        self.step = int(state["step"])
+        self.seconds = float(state["seconds"])
+        self.history = list(state["history"])
+        self.retries = int(state["retries"])
+        self.lr_scale = float(state["lr_scale"])
+        self.rays = int(state["rays"])
+
+
+def _cloned(value: Any) -> Any:
+    """A copy of nested dicts and lists whose tensors no later step changes."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _cloned(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_cloned(item) for item in value]
+    return value

@@ -1,0 +1,195 @@
+"""One training step of stage I: where to sample, what to render, what to compare."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from ..snr.fields import SurfaceSample
+from ..snr.guide import Guide
+from ..snr.prior import Prior
+from ..snr.rendering import (
+    Rendered,
+    Samples,
+    accumulate,
+    accumulate_weights,
+    sample_along,
+    sample_around,
+    section_opacity,
+    sphere_interval,
+)
+from .corrections import FrameCorrections
+from .data import RayBatch
+from .losses import (
+    color_loss,
+    depth_loss,
+    eikonal_loss,
+    empty_space_loss,
+    mask_loss,
+    surface_loss,
+)
+from .settings import PriorSettings
+
+# Half of the sampled span in units of 1 / inv_s: beyond, the logistic density has faded (1e-3).
+SPAN = 7.0
+# Least half span: how far the guide may be off the field between two refreshes.
+LEAST_SPAN = 0.008
+# A grazing ray stays near the surface for long; its span grows up to 1 / this.
+LEAST_SLOPE = 0.2
+
+
+class Losses(NamedTuple):
+    """The terms of eq. 4, unweighted, and their weighted sum."""
+
+    total: torch.Tensor
+    color: torch.Tensor
+    mask: torch.Tensor
+    eikonal: torch.Tensor
+    stereo: torch.Tensor
+    empty: torch.Tensor
+
+
+def guided_samples(
+    guide: Guide,
+    origins: torch.Tensor,
+    directions: torch.Tensor,
+    count: int,
+    inv_s: float,
+    generator: torch.Generator | None,
+) -> Samples:
+    """``count`` sections per ray round the guide's surface, or round the closest approach."""
+    t, _, slope = guide.intersect(origins, directions)
+    span = max(SPAN / inv_s, LEAST_SPAN) / slope.abs().clamp(LEAST_SLOPE, 1.0)
+    return sample_around(t, span[:, None], count, generator, tail=0.5)
+
+
+def free_points(count: int, device: torch.device, generator: torch.Generator) -> torch.Tensor:
+    """Uniform random points ``(count, 3)`` of the cube ``[-1, 1]^3``."""
+    return torch.rand((count, 3), generator=generator, device=device) * 2.0 - 1.0
+
+
+class StepRenderer:
+    """Renders batches of rays with a prior that is being trained.
+
+    Args:
+        prior: The fields.
+        guide: Where to sample; None only with the hierarchical sampler.
+        settings: Stage I settings.
+        corrections: Per-frame corrections.
+        generator: Random numbers.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        guide: Guide | None,
+        settings: PriorSettings,
+        corrections: FrameCorrections,
+        generator: torch.Generator,
+    ) -> None:
+        self.prior = prior
+        self.guide = guide
+        self.settings = settings
+        self.corrections = corrections
+        self.generator = generator
+
+    def losses(self, batch: RayBatch, inv_s: torch.Tensor | float, stereo: float) -> Losses:
+        """Eq. 4 on a batch.
+
+        Args:
+            batch: Rays with observations.
+            inv_s: Sharpness.
+            stereo: Current weight of the stereo terms.
+        """
+        settings = self.settings
+        origins, directions = self.corrections.move(batch.frame, batch.origins, batch.directions)
+        samples = self._samples(origins.detach(), directions.detach(), float(inv_s))
+        points = origins[:, None] + directions[:, None] * samples.distance[..., None]
+        free = free_points(settings.free_points, batch.origins.device, self.generator)
+        with_stereo = stereo > 0 and bool((batch.confidence > 0).any())
+        lifted = batch.origins + batch.directions * batch.depth[:, None]
+        extra = [free, lifted] if with_stereo else [free]
+        everything = self.prior.evaluate(torch.cat([points.reshape(-1, 3), *extra]))
+        rays, count = samples.distance.shape
+        rendered = self._render(
+            points,
+            directions,
+            SurfaceSample(*(v[: rays * count] for v in everything)),
+            samples,
+            inv_s,
+        )
+        shown = self.corrections.expose(batch.frame, rendered.color)
+        color = color_loss(shown, batch.color, batch.color_weight)
+        mask = mask_loss(rendered.mask, batch.mask)
+        eikonal = eikonal_loss(everything.gradient[: rays * count + len(free)])
+        empty = self._empty(free, everything.sdf[rays * count : rays * count + len(free)])
+        guided = torch.zeros_like(color)
+        if with_stereo:
+            weight = batch.confidence * batch.mask
+            guided = depth_loss(rendered.depth, batch.depth, weight) + surface_loss(
+                everything.sdf[rays * count + len(free) :], weight
+            )
+        total = (
+            color
+            + settings.weight_mask * mask
+            + settings.weight_eikonal * eikonal
+            + settings.weight_empty * empty
+            + stereo * guided
+        )
+        return Losses(total, color, mask, eikonal, guided, empty)
+
+    def _samples(self, origins: torch.Tensor, directions: torch.Tensor, inv_s: float) -> Samples:
+        settings = self.settings
+        if self.guide is not None and settings.sampler == "guided":
+            return guided_samples(
+                self.guide, origins, directions, settings.samples, inv_s, self.generator
+            )
+        near, far, _ = sphere_interval(origins, directions)
+        return sample_along(
+            self.prior,
+            origins,
+            directions,
+            near,
+            far,
+            settings.coarse_samples,
+            settings.fine_samples,
+            generator=self.generator,
+        )
+
+    def _render(
+        self,
+        points: torch.Tensor,
+        directions: torch.Tensor,
+        surface: SurfaceSample,
+        samples: Samples,
+        inv_s: torch.Tensor | float,
+    ) -> Rendered:
+        rays, count = samples.distance.shape
+        alpha = section_opacity(
+            surface.sdf.view(rays, count),
+            surface.gradient.view(rays, count, 3),
+            directions,
+            samples.length,
+            inv_s,
+        )
+        weights = accumulate_weights(alpha)
+        flat = points.reshape(-1, 3)
+        along = directions[:, None].expand(rays, count, 3).reshape(-1, 3)
+        if self.settings.color_threshold <= 0.0:
+            colors = self.prior.radiance(flat, surface, along).view(rays, count, 3)
+            return accumulate(weights, colors, samples.distance)
+        # Most samples of a sharp surface weigh nothing: their colours are not evaluated.
+        index = (weights.detach().reshape(-1) > self.settings.color_threshold).nonzero()[:, 0]
+        chosen = SurfaceSample(*(values[index] for values in surface))
+        colors = self.prior.radiance(flat[index], chosen, along[index])
+        contribution = weights.reshape(-1)[index, None] * colors
+        color = torch.zeros_like(directions).index_add(0, index // count, contribution)
+        return Rendered(weights, color, (weights * samples.distance).sum(1), weights.sum(1))
+
+    def _empty(self, free: torch.Tensor, sdf: torch.Tensor) -> torch.Tensor:
+        if self.guide is None or not self.settings.weight_empty or not len(free):
+            return sdf.new_zeros(())
+        outside = empty_space_loss(sdf, self.guide.hull_distance(free), 2.0 * self.guide.cell)
+        inside = empty_space_loss(-sdf, -self.guide.distance(free), 4.0 * self.guide.cell)
+        return outside + inside
