@@ -20,9 +20,9 @@ import numpy as np
 from .asset.pipeline import build_asset, extract_mesh, load_mesh, save_mesh
 from .capture.pipeline import check_source, run_capture
 from .devices import resolve_device
-from .errors import InputError
+from .errors import CancelledError, InputError, ToonifyError
 from .files import write_json
-from .portrait2d.exemplar import load_exemplar
+from .portrait2d.exemplar import load_exemplar, read_working_image
 from .portrait2d.pipeline import load_folder_views, load_stylized, stylize_views
 from .resources import peak_rss_mb, peak_vram_mb
 from .scene import Scene
@@ -183,8 +183,10 @@ def _style_from_request(request: Request, settings: StyleSettings) -> _Style:
             "bad_stylizer",
         )
     exemplar = Path(request.exemplar)
-    # The folder stylizer takes only the palette from the exemplar, so it needs no face.
-    load_exemplar(exemplar, settings.stylize, need_face=request.stylizer == "builtin")
+    if request.stylizer == "builtin":
+        load_exemplar(exemplar)
+    else:  # takes only the palette from the exemplar, so it needs no face
+        read_working_image(exemplar)
     portraits = None
     if request.stylizer == "folder":
         portraits = Path(request.portraits or "")
@@ -341,8 +343,6 @@ def _plain(value: Any) -> Any:
 
 
 def _run(context: _Context, settings: JobSettings, style: _Style | None) -> Path:
-    from .errors import CancelledError, ToonifyError
-
     reporter = context.reporter
     try:
         result = _steps(context, settings, style)
@@ -371,6 +371,12 @@ def _steps(context: _Context, settings: JobSettings, style: _Style | None) -> Pa
 
     _step(context, "capture", folders["capture"], keys["capture"], capture)
     scene = Scene.load(job.capture)
+    if style is not None and style.stylizer == "builtin" and scene.landmarks is None:
+        raise InputError(  # now, not after stage I
+            "No face was found in the capture, so its shape cannot follow the exemplar's: film the"
+            " face from the front in good light, or give stylized frames with --stylizer folder.",
+            "no_face",
+        )
 
     def prior() -> dict[str, Any]:
         field = train_prior(scene, job.prior, settings.prior, device, reporter)
@@ -442,7 +448,7 @@ def _style_steps(context: _Context, scene: Scene, settings: JobSettings, style: 
     avatar = load_avatar(shape, folders["texture"], device)
 
     def asset() -> dict[str, Any]:
-        exemplar = load_exemplar(style.exemplar, chosen.stylize, need_face=False).image
+        exemplar = read_working_image(style.exemplar)
         report = build_asset(
             avatar, prior_mesh, scene, exemplar, folders["asset"], chosen.asset, reporter
         )
