@@ -64,6 +64,11 @@ def _current_folder(context: bpy.types.Context) -> Path | None:
     return job.folder if job is not None else properties.absolute(context.scene.toonify3d.job)
 
 
+def _has_job(folder: Path) -> bool:
+    """True when the backend has begun a job in this folder."""
+    return (folder / "job.json").is_file()
+
+
 def _working(folder: Path | None) -> bool:
     """True when a worker is on this folder already, ours or another Blender's."""
     if folder is None:
@@ -125,7 +130,7 @@ class _JobFolderOperator:
 
     def _start(self, context: bpy.types.Context, request: dict[str, Any]) -> set[str]:
         folder = _current_folder(context)
-        if folder is None or not (folder / "job.json").is_file():
+        if folder is None or not _has_job(folder):
             self.report({"ERROR"}, f"There is no job in {folder}")
             return {"CANCELLED"}
         if _working(folder):
@@ -142,8 +147,15 @@ class ToonifyOtResume(_JobFolderOperator, bpy.types.Operator):
     bl_label = "Resume"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        """Start the worker on the same folder."""
-        return self._start(context, build_request(context, "resume"))
+        """Start the worker on the same folder; one that never got going starts anew."""
+        folder = _current_folder(context)
+        request = build_request(context, "resume")
+        if folder is not None and not _has_job(folder):
+            request = jobfolder.read_request(folder) or request
+            if request["command"] == "stylize":
+                _submit(context, folder, request)
+                return {"FINISHED"}
+        return self._start(context, request)
 
 
 class ToonifyOtRestyle(_JobFolderOperator, bpy.types.Operator):
@@ -202,7 +214,7 @@ class ToonifyOtAttach(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Show the job."""
         folder = properties.absolute(self.directory)
-        if folder is None or not (folder / "job.json").is_file():
+        if folder is None or not _has_job(folder):
             self.report({"ERROR"}, f"There is no job in {folder}")
             return {"CANCELLED"}
         session.queue.attach(folder)

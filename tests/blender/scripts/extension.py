@@ -1,0 +1,81 @@
+"""Install, look, draw, disable, upgrade."""
+
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+from prelude import MODULE, FakeLayout, bpy, draw, finish, install, part
+
+before = {name for name in dir(bpy.types.Scene)}
+install()
+preferences = bpy.context.preferences.addons[MODULE].preferences
+assert preferences.standard_view and preferences.auto_import and not preferences.keep_running
+assert "toonify3d" in dir(bpy.types.Scene)
+assert {"stylize", "cancel", "resume", "restyle", "import_result"} <= set(dir(bpy.ops.toonify3d))
+
+panels = part("panels")
+drawn = {cls.__name__: draw(cls) for cls in panels.CLASSES[:2]}
+prefs_log = []
+type(preferences).draw(
+    SimpleNamespace(layout=FakeLayout(prefs_log), bl_rna=preferences.bl_rna),
+    bpy.context,
+)
+
+scene = bpy.context.scene
+poll_without = bpy.ops.toonify3d.stylize.poll()
+preferences.python = sys.executable
+scene.toonify3d.capture = "/does/not/exist.mp4"
+scene.toonify3d.exemplar = "/does/not/exist.png"
+poll_with = bpy.ops.toonify3d.stylize.poll()
+try:
+    bpy.ops.toonify3d.stylize()
+    complaint = ""
+except RuntimeError as error:
+    complaint = str(error)
+bpy.ops.toonify3d.drop(filepath="/somewhere/film.MOV")
+bpy.ops.toonify3d.drop(filepath="/somewhere/toon.png")
+dropped = (scene.toonify3d.capture, scene.toonify3d.exemplar)
+
+# The backend check in its own process.
+bpy.ops.toonify3d.check_backend()
+session = part("session")
+deadline = time.monotonic() + 100
+while session.check.running and time.monotonic() < deadline:
+    session.tick()
+    time.sleep(0.05)
+lines = [(line.title, line.ok, line.detail) for line in session.check.lines]
+preferences.python = "/does/not/exist/python"
+bpy.ops.toonify3d.check_backend()
+bad = [(line.title, line.ok, line.fix) for line in session.check.lines]
+report = part("report").report_text(None, session.check.report)
+
+idle = []
+for _ in range(200):
+    start = time.perf_counter()
+    session.tick()
+    idle.append(time.perf_counter() - start)
+
+install()  # the same again: an upgrade in place
+upgraded = "toonify3d" in dir(bpy.types.Scene)
+
+bpy.ops.preferences.addon_disable(module=MODULE)
+left = sorted({name for name in dir(bpy.types.Scene)} - before)
+classes = [name for name in dir(bpy.types) if "toonify" in name.lower()]
+finish(
+    drawn={name: len(log) for name, log in drawn.items()},
+    preferences_drawn=len(prefs_log),
+    poll_without=poll_without,
+    poll_with=poll_with,
+    complaint=complaint,
+    dropped=dropped,
+    lines=lines,
+    bad=bad,
+    report=report,
+    idle_ms=1000 * sorted(idle)[len(idle) // 2],
+    upgraded=upgraded,
+    left=left,
+    classes=classes,
+    torch_loaded="torch" in sys.modules,
+    threads=threading.active_count(),
+)
