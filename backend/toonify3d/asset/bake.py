@@ -1,0 +1,289 @@
+"""Baking fields into textures.
+
+Every texel is carried from the decimated mesh to the full-resolution level set (closest point on
+the marching-cubes surface, then a Newton step along the field's gradient). There the albedo is
+accumulated along the surface normal front to back with NeuS weights, as the paper reads F_tex:
+since the field is a distance, the opacity along the normal only depends on the depth, so the
+weights are the same for all texels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..progress import Progress
+from ..scene import ByteImage, Float32Array, FloatArray
+from .levelset import ClippedField
+from .mesh import corner_angles, vertex_normals
+from .raster import rasterize
+from .rays import MeshQuery, interpolate
+from .uv import Atlas
+
+IntArray = npt.NDArray[np.int64]
+# Rows of (super)texels handled at a time, so that an 8k texture needs little memory.
+BAND_TEXELS = 1 << 20
+
+
+@dataclass(frozen=True)
+class DenseSurface:
+    """The full-resolution level set in unit space, with the field's normals.
+
+    Attributes:
+        vertices: ``(V, 3)``.
+        faces: ``(F, 3)``.
+        normals: ``(V, 3)`` unit gradients of the field.
+    """
+
+    vertices: FloatArray
+    faces: IntArray
+    normals: FloatArray
+
+    @classmethod
+    def of_field(cls, field: ClippedField, vertices: FloatArray, faces: IntArray) -> DenseSurface:
+        """Take the normals from the field, or from the mesh where its gradient vanishes."""
+        gradient = field.gradient(vertices).astype(np.float64)
+        length = np.linalg.norm(gradient, axis=1, keepdims=True)
+        geometric = vertex_normals(vertices, faces)
+        unit = gradient / np.maximum(length, 1e-12)
+        # A field may be rough where nothing constrains it; there the mesh knows better.
+        agrees = (np.einsum("ij,ij->i", unit, geometric) > 0.3) & (length[:, 0] > 1e-6)
+        return cls(vertices, faces, np.where(agrees[:, None], unit, geometric))
+
+
+@dataclass(frozen=True)
+class Bake:
+    """Finished textures.
+
+    Attributes:
+        albedo: sRGB ``(S, S, 3)``.
+        normal: Tangent-space normals ``(S, S, 3)``, +Y up (OpenGL, glTF), or None.
+        coverage: Share of the chart texels that got a finite albedo from the field; 1.0.
+        on_surface: Share of the chart texels that reached the level set.
+        utilization: Share of all texels that belong to a chart.
+    """
+
+    albedo: ByteImage
+    normal: ByteImage | None
+    coverage: float
+    on_surface: float
+    utilization: float
+
+
+def bake(
+    field: ClippedField,
+    dense: DenseSurface,
+    vertices: FloatArray,
+    faces: IntArray,
+    atlas: Atlas,
+    size: int,
+    progress: Progress,
+    supersample: int = 1,
+    volume: tuple[int, float] = (3, 0.004),
+    with_normals: bool = True,
+    device: str = "cpu",
+) -> Bake:
+    """Bake albedo and normals of ``field`` onto the decimated mesh.
+
+    Args:
+        field: The closed field.
+        dense: Its full-resolution surface.
+        vertices: ``(V, 3)`` of the decimated mesh in unit space.
+        faces: ``(F, 3)``.
+        atlas: Its texture atlas.
+        size: Side of the textures.
+        progress: Told how far it is.
+        supersample: Samples per texel along each side.
+        volume: Samples along the normal, and half the length they span in unit space.
+        with_normals: Whether to bake the normal map.
+        device: Warp device for the closest-point queries.
+    """
+    baker = _Baker(field, dense, vertices, faces, atlas, size * supersample, volume, device)
+    albedo = np.zeros((size, size, 3), dtype=np.float32)
+    normal = np.zeros((size, size, 3), dtype=np.float32)
+    weight = np.zeros((size, size), dtype=np.float32)
+    rows = max(1, BAND_TEXELS // (size * supersample * supersample))
+    for start in range(0, size, rows):
+        stop = min(size, start + rows)
+        band = baker.band(start * supersample, (stop - start) * supersample)
+        for target, values in zip((albedo, normal, weight), band, strict=True):
+            target[start:stop] = _shrink(values, supersample)
+        progress.update(0.95 * stop / size, "baking textures")
+    covered = weight > 0
+    divisor = np.maximum(weight, 1e-6)[..., None]
+    image = np.round(np.clip(albedo / divisor, 0, 1) * 255).astype(np.uint8)
+    normals = _encode(normal, covered) if with_normals else None
+    progress.update(1.0, "textures baked")
+    return Bake(
+        albedo=dilate(image, covered),
+        normal=None if normals is None else dilate(normals, covered),
+        coverage=baker.finite / max(baker.texels, 1),
+        on_surface=baker.reached / max(baker.texels, 1),
+        utilization=float(covered.mean()),
+    )
+
+
+def dilate(image: ByteImage, covered: npt.NDArray[np.bool_]) -> ByteImage:
+    """Give every texel outside the charts the value of the nearest one inside."""
+    if covered.all() or not covered.any():
+        return image
+    empty = np.where(covered, 0, 255).astype(np.uint8)
+    _, label = cv2.distanceTransformWithLabels(
+        empty, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    table = np.zeros(int(label.max()) + 1, dtype=np.int64)
+    table[label[covered]] = np.flatnonzero(covered)
+    return np.asarray(image.reshape(-1, image.shape[2])[table[label]], dtype=np.uint8)
+
+
+def normal_weights(samples: int) -> tuple[FloatArray, FloatArray]:
+    """Where along the normal (in -1..1, outside first) albedo is read, and with which weight.
+
+    NeuS's discrete opacity ``max((Phi(f_i) - Phi(f_i+1)) / Phi(f_i), 0)`` for ``f = depth``, with
+    the logistic's spread a quarter of the half length.
+    """
+    if samples == 1:
+        return np.zeros(1), np.ones(1)
+    edges = np.linspace(1.0, -1.0, samples + 1)
+    phi = 1.0 / (1.0 + np.exp(-4.0 * edges))
+    alpha = np.clip((phi[:-1] - phi[1:]) / phi[:-1], 0.0, 1.0)
+    through = np.concatenate([[1.0], np.cumprod(1.0 - alpha)[:-1]])
+    weights = through * alpha
+    return (edges[:-1] + edges[1:]) / 2, weights / weights.sum()
+
+
+class _Baker:
+    """Bakes bands of rows; keeps the counts for the report."""
+
+    def __init__(
+        self,
+        field: ClippedField,
+        dense: DenseSurface,
+        vertices: FloatArray,
+        faces: IntArray,
+        atlas: Atlas,
+        size: int,
+        volume: tuple[int, float],
+        device: str,
+    ) -> None:
+        self.field, self.dense, self.atlas, self.size = field, dense, atlas, size
+        self.device = device
+        self.query = MeshQuery(dense.vertices, dense.faces, device)
+        self.low = vertices[atlas.source]
+        self.normals = vertex_normals(vertices, faces)[atlas.source]
+        self.tangents, self.signs = tangent_frames(self.low, self.normals, atlas)
+        # Farther than this from the decimated mesh the closest point belongs to something else.
+        edge = np.linalg.norm(self.low[atlas.faces[:, 0]] - self.low[atlas.faces[:, 1]], axis=1)
+        self.limit = float(np.median(edge))
+        self.offsets, self.weights = normal_weights(volume[0])
+        self.half_length = volume[1]
+        self.texels = self.finite = self.reached = 0
+
+    def band(
+        self, first_row: int, rows: int
+    ) -> tuple[Float32Array, Float32Array, Float32Array]:
+        """Sums of albedo, normal and weight over ``rows`` rows of (super)texels."""
+        owner, weights = rasterize(
+            self.atlas.uv, self.atlas.faces, self.size, self.size, first_row, rows, self.device
+        )
+        inside = owner >= 0
+        albedo = np.zeros((rows, self.size, 3), dtype=np.float32)
+        normal = np.zeros((rows, self.size, 3), dtype=np.float32)
+        filled = np.zeros((rows, self.size), dtype=np.float32)
+        if inside.any():
+            corners = self.atlas.faces[owner[inside]]
+            bary = weights[inside].astype(np.float64)
+            place, direction = self._on_surface(corners, bary)
+            color = self._albedo(place, direction)
+            good = np.isfinite(color).all(axis=1)
+            self.texels += len(good)
+            self.finite += int(good.sum())
+            albedo[inside] = np.where(good[:, None], color, 0.0)
+            filled[inside] = good
+            normal[inside] = self._tangent_space(corners, bary, direction)
+        return albedo, normal, filled
+
+    def _on_surface(
+        self, corners: IntArray, bary: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Points ``(N, 3)`` of the level set over the decimated mesh, and normals there."""
+        start = np.einsum("nk,nkc->nc", bary, self.low[corners])
+        smooth = np.einsum("nk,nkc->nc", bary, self.normals[corners])
+        hits = self.query.closest(start)
+        place = interpolate(self.dense.vertices, self.dense.faces, hits)
+        direction = _unit(interpolate(self.dense.normals, self.dense.faces, hits))
+        facing = np.einsum("ij,ij->i", direction, smooth) > 0
+        good = facing & (hits.distance < self.limit)
+        self.reached += int(good.sum())
+        keep = good[:, None]
+        return np.where(keep, place, start), np.where(keep, direction, _unit(smooth))
+
+    def _albedo(self, place: FloatArray, direction: FloatArray) -> FloatArray:
+        out = np.zeros_like(place)
+        for offset, weight in zip(self.offsets, self.weights, strict=True):
+            out += weight * self.field.color(place + offset * self.half_length * direction)
+        return out
+
+    def _tangent_space(
+        self, corners: IntArray, bary: FloatArray, direction: FloatArray
+    ) -> FloatArray:
+        # MikkTSpace: interpolated normal and tangent are used as they are, not renormalized.
+        normal = np.einsum("nk,nkc->nc", bary, self.normals[corners])
+        tangent = np.einsum("nk,nkc->nc", bary, self.tangents[corners])
+        bitangent = self.signs[corners[:, 0], None] * np.cross(normal, tangent)
+        frame = np.stack([tangent, bitangent, normal], axis=2)
+        determinant = np.linalg.det(frame)
+        safe = np.abs(determinant) > 1e-6
+        frame[~safe] = np.eye(3)
+        local = np.linalg.solve(frame, direction[..., None])[..., 0]
+        return np.where(safe[:, None], _unit(local), [0.0, 0.0, 1.0])
+
+
+def tangent_frames(
+    vertices: FloatArray, normals: FloatArray, atlas: Atlas
+) -> tuple[FloatArray, FloatArray]:
+    """Tangents ``(N, 3)`` of the atlas vertices and the sign ``(N,)`` of their bitangents.
+
+    Mikkelsen 2008 (MikkTSpace): face tangents projected into the vertex plane, weighted by the
+    corner angle, summed over the faces that share position, normal and UV.
+    """
+    faces = atlas.faces
+    corner, uv = vertices[faces], atlas.uv[faces]
+    p1, p2 = corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]
+    t1, t2 = uv[:, 1] - uv[:, 0], uv[:, 2] - uv[:, 0]
+    area = t1[:, 0] * t2[:, 1] - t1[:, 1] * t2[:, 0]
+    sign = np.where(area >= 0, 1.0, -1.0)
+    raw = sign[:, None] * (t2[:, 1:2] * p1 - t1[:, 1:2] * p2)
+    angles = corner_angles(corner)
+    total = np.zeros_like(vertices)
+    signs = np.ones(len(vertices))
+    for k in range(3):
+        n = normals[faces[:, k]]
+        flat = _unit(raw - np.einsum("ij,ij->i", raw, n)[:, None] * n)
+        for axis in range(3):
+            weights = angles[:, k] * flat[:, axis]
+            total[:, axis] += np.bincount(faces[:, k], weights, minlength=len(vertices))
+        signs[faces[:, k]] = sign
+    return _unit(total), signs
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12))
+
+
+def _shrink(values: Float32Array, factor: int) -> Float32Array:
+    """Sum over ``factor`` x ``factor`` blocks."""
+    if factor == 1:
+        return values
+    h, w = values.shape[:2]
+    blocks = values.reshape(h // factor, factor, w // factor, factor, *values.shape[2:])
+    return np.asarray(blocks.sum(axis=(1, 3)), dtype=np.float32)
+
+
+def _encode(normal: Float32Array, covered: npt.NDArray[np.bool_]) -> ByteImage:
+    unit = np.where(covered[..., None], normal, np.array([0.0, 0.0, 1.0], dtype=np.float32))
+    unit = unit / np.maximum(np.linalg.norm(unit, axis=-1, keepdims=True), 1e-12)
+    return np.round((unit * 0.5 + 0.5) * 255).astype(np.uint8)

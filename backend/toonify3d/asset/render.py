@@ -1,0 +1,219 @@
+"""A small renderer for previews and turntables that needs neither display nor GPU driver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from ..scene import ByteImage, Camera, Float32Array, FloatArray, SurfaceMesh
+from .mesh import vertex_normals
+from .rays import Hits, MeshQuery, interpolate
+
+IntArray = npt.NDArray[np.int64]
+BACKGROUND = (232, 234, 238)
+CLAY = (0.80, 0.76, 0.72)
+# Directions towards the lights in the camera's axes (x right, y down, z forward), and strengths.
+LIGHTS = (((-0.5, -0.6, -0.6), 0.55), ((0.7, -0.2, -0.5), 0.25), ((0.1, -0.5, 0.9), 0.15))
+AMBIENT = 0.45
+SHADINGS = ("flat", "soft", "clay", "normal")
+
+
+@dataclass
+class Renderable:
+    """A mesh with its colours, prepared for ray casting.
+
+    Attributes:
+        mesh: In world metres.
+        texture: sRGB ``(S, S, 3)``, or None for the mesh's vertex colours (or clay).
+        uv: ``(N, 2)`` per atlas vertex; with ``texture``.
+        uv_faces: ``(F, 3)`` atlas vertices; with ``texture``.
+        device: Warp device.
+    """
+
+    mesh: SurfaceMesh
+    texture: ByteImage | None = None
+    uv: FloatArray | None = None
+    uv_faces: IntArray | None = None
+    device: str = "cpu"
+    query: MeshQuery = field(init=False)
+    normals: FloatArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Build the search tree."""
+        self.query = MeshQuery(self.mesh.vertices, self.mesh.faces, self.device)
+        self.normals = vertex_normals(self.mesh.vertices, self.mesh.faces)
+
+    def colors(self, hits: Hits) -> FloatArray:
+        """sRGB colours ``(N, 3)`` in 0..1 at hits."""
+        if self.texture is not None and self.uv is not None and self.uv_faces is not None:
+            place = interpolate(self.uv, self.uv_faces, hits)
+            return sample_texture(self.texture, place)
+        if self.mesh.colors is not None:
+            return interpolate(self.mesh.colors / 255.0, self.mesh.faces, hits)
+        return np.broadcast_to(np.array(CLAY), (len(hits.face), 3)).copy()
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """What each pixel of a view sees.
+
+    Attributes:
+        face: Triangle ``(H, W)`` or -1.
+        weights: Barycentric coordinates ``(H, W, 3)``.
+        depth: Along the camera's z ``(H, W)`` in metres, 0 where nothing is seen.
+        normals: Smooth unit normals in the world ``(H, W, 3)``.
+    """
+
+    face: IntArray
+    weights: FloatArray
+    depth: Float32Array
+    normals: FloatArray
+
+
+def render_buffers(item: Renderable, camera: Camera) -> Buffers:
+    """Cast one ray through every pixel centre."""
+    hits, origins, directions = _cast(item, camera)
+    shape = (camera.height, camera.width)
+    seen = hits.face >= 0
+    forward = camera.c2w[:3, 2]
+    depth = np.where(seen, hits.distance * (directions @ forward), 0.0)
+    normals = _unit(interpolate(item.normals, item.mesh.faces, hits)) * seen[:, None]
+    return Buffers(
+        face=hits.face.reshape(shape),
+        weights=hits.weights.reshape(*shape, 3),
+        depth=depth.astype(np.float32).reshape(shape),
+        normals=normals.reshape(*shape, 3),
+    )
+
+
+def render_view(
+    item: Renderable,
+    camera: Camera,
+    shading: str = "soft",
+    antialias: int = 2,
+    background: tuple[int, int, int] = BACKGROUND,
+) -> tuple[ByteImage, ByteImage]:
+    """Render a view.
+
+    Args:
+        item: Mesh and texture.
+        camera: Any pin-hole camera.
+        shading: ``flat`` (the albedo as it is), ``soft`` (lit), ``clay`` (lit, uncoloured) or
+            ``normal`` (camera-space normals as colours).
+        antialias: Rays per pixel along each side.
+        background: RGB behind the mesh.
+
+    Returns:
+        RGB ``(H, W, 3)`` and coverage ``(H, W)`` in 0..255.
+
+    Raises:
+        ValueError: Unknown shading.
+    """
+    if shading not in SHADINGS:
+        raise ValueError(f"unknown shading {shading!r}")
+    fine = camera.resized(camera.width * antialias, camera.height * antialias)
+    hits, _, _ = _cast(item, fine)
+    seen = hits.face >= 0
+    color = np.zeros((len(seen), 3))
+    picked = Hits(hits.face[seen], hits.distance[seen], hits.weights[seen])
+    color[seen] = _shade(item, picked, fine, shading)
+    alpha = seen.astype(np.float64)[:, None]
+    shape = (camera.height, antialias, camera.width, antialias, -1)
+    color = (color * alpha).reshape(shape).mean(axis=(1, 3))
+    alpha = alpha.reshape(shape).mean(axis=(1, 3))
+    image = color + (1 - alpha) * (np.array(background) / 255.0)
+    return (
+        np.round(np.clip(image, 0, 1) * 255).astype(np.uint8),
+        np.round(alpha[..., 0] * 255).astype(np.uint8),
+    )
+
+
+def orbit_camera(
+    center: FloatArray,
+    distance: float,
+    azimuth: float,
+    elevation: float = 0.0,
+    width: int = 512,
+    height: int = 640,
+    fov: float = 0.42,
+) -> Camera:
+    """A camera on a circle round ``center``, looking at it.
+
+    Args:
+        center: ``(3,)`` metres.
+        distance: Metres from it.
+        azimuth: Radians; 0 in front of the face (-Y), positive towards the person's left (+X).
+        elevation: Radians above the horizon.
+        width: Pixels.
+        height: Pixels.
+        fov: Vertical field of view in radians.
+    """
+    horizontal = np.array([np.sin(azimuth), -np.cos(azimuth), 0.0])
+    outward = np.cos(elevation) * horizontal + np.sin(elevation) * np.array([0.0, 0.0, 1.0])
+    forward = -outward
+    right = np.array([np.cos(azimuth), np.sin(azimuth), 0.0])
+    c2w = np.eye(4)
+    c2w[:3, 0], c2w[:3, 1], c2w[:3, 2] = right, np.cross(forward, right), forward
+    c2w[:3, 3] = center + distance * outward
+    focal = height / 2 / np.tan(fov / 2)
+    K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
+    return Camera(K, c2w, width, height)
+
+
+def turntable(
+    mesh: SurfaceMesh, azimuths: list[float], width: int, height: int, elevation: float = 0.05
+) -> list[Camera]:
+    """Cameras round the mesh that all show it whole, at one distance."""
+    low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
+    center = (low + high) / 2
+    fov = 0.42
+    around = np.linalg.norm((mesh.vertices - center)[:, :2], axis=1).max()
+    tall = (high[2] - low[2]) / 2
+    wide = np.tan(fov / 2) * width / height
+    distance = max(tall / np.tan(fov / 2), around / wide) * 1.06 + around * 0.6
+    return [
+        orbit_camera(center, distance, azimuth, elevation, width, height, fov)
+        for azimuth in azimuths
+    ]
+
+
+def sample_texture(texture: ByteImage, uv: FloatArray) -> FloatArray:
+    """Bilinear lookup of ``(N, 2)`` UV (origin lower left), ``(N, 3)`` in 0..1."""
+    height, width = texture.shape[:2]
+    x = np.clip(uv[:, 0] * width - 0.5, 0, width - 1)
+    y = np.clip((1 - uv[:, 1]) * height - 0.5, 0, height - 1)
+    x0, y0 = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    x1, y1 = np.minimum(x0 + 1, width - 1), np.minimum(y0 + 1, height - 1)
+    fx, fy = (x - x0)[:, None], (y - y0)[:, None]
+    top = texture[y0, x0] * (1 - fx) + texture[y0, x1] * fx
+    bottom = texture[y1, x0] * (1 - fx) + texture[y1, x1] * fx
+    return np.asarray((top * (1 - fy) + bottom * fy) / 255.0)
+
+
+def _cast(item: Renderable, camera: Camera) -> tuple[Hits, FloatArray, FloatArray]:
+    x, y = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
+    origins, directions = camera.rays(np.stack([x, y], axis=-1).reshape(-1, 2))
+    return item.query.cast(origins, directions), origins, directions
+
+
+def _shade(item: Renderable, hits: Hits, camera: Camera, shading: str) -> FloatArray:
+    if shading == "flat":
+        return item.colors(hits)
+    normals = _unit(interpolate(item.normals, item.mesh.faces, hits)) @ camera.c2w[:3, :3]
+    if shading == "normal":
+        return np.asarray(normals * [0.5, -0.5, -0.5] + 0.5)
+    clay = np.broadcast_to(np.array(CLAY), normals.shape)
+    albedo = clay if shading == "clay" else item.colors(hits)
+    light = np.full(len(normals), AMBIENT)
+    for direction, strength in LIGHTS:
+        toward = np.array(direction) / np.linalg.norm(direction)
+        # Half-Lambert: soft, without a hard terminator.
+        light += strength * (0.5 + 0.5 * np.clip(normals @ toward, -1, 1)) ** 2
+    linear = np.clip(albedo, 0, 1) ** 2.2 * light[:, None] * 1.15
+    return np.asarray(np.clip(linear, 0, 1) ** (1 / 2.2))
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12))
