@@ -1,0 +1,28 @@
+"""Settings of the person masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MaskSettings:
+    """How the person is told from the room."""
+
+    vote_long_side: int = 280
+    """Long image side in pixels for the vote across views."""
+    refine_long_side: int = 560
+    """Long image side in pixels at which the outline is decided; larger frames are scaled down."""
+    grid: int = 72
+    """Cells along each side of the voting grid."""
+    vote_views: int = 48
+    """At most this many evenly spread views vote on a grid cell."""
+    outvoted: float = 0.12
+    """Share of the views that may call a cell background before it is: how far single
+    segmentations are mistrusted in the first round (less in the later rounds)."""
+    min_seen: float = 0.25
+    """A grid cell that a smaller share of the views sees is background."""
+    rounds: int = 2
+    """Rounds of vote across views, colour model, new masks."""
+    band: float = 0.035
+    """Half width, as a share of the image's long side, of the uncertain band round the outline."""
