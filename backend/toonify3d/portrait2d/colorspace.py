@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +11,7 @@ import numpy.typing as npt
 from ..scene import ByteImage, Float32Array
 
 
-def to_lab(image: npt.NDArray[np.generic]) -> Float32Array:
+def to_lab(image: npt.NDArray[Any]) -> Float32Array:
     """RGB (uint8, or float 0..255) ``(..., 3)`` to CIELAB, L in 0..100."""
     rgb = np.asarray(image, np.float32) / 255.0
     shape = rgb.shape
@@ -17,7 +19,7 @@ def to_lab(image: npt.NDArray[np.generic]) -> Float32Array:
     return np.asarray(lab.reshape(shape), np.float32)
 
 
-def to_rgb(lab: npt.NDArray[np.floating]) -> ByteImage:
+def to_rgb(lab: npt.NDArray[Any]) -> ByteImage:
     """CIELAB ``(..., 3)`` to RGB uint8."""
     flat = np.ascontiguousarray(np.asarray(lab, np.float32).reshape(-1, 1, 3))
     rgb = cv2.cvtColor(flat, cv2.COLOR_LAB2RGB).reshape(lab.shape)
@@ -54,9 +56,9 @@ def _resize(values: Float32Array, size: tuple[int, int], how: int) -> Float32Arr
     return np.asarray(out if out.ndim == 3 else out[..., None], np.float32)
 
 
-def smoothstep(values: npt.NDArray[np.floating], low: float, high: float) -> Float32Array:
+def smoothstep(values: npt.ArrayLike, low: float, high: float) -> Float32Array:
     """0 below ``low``, 1 above ``high``, a cubic between (``low > high`` turns it round)."""
-    t = np.clip((values - low) / (high - low), 0, 1)
+    t = np.clip((np.asarray(values, np.float64) - low) / (high - low), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
 
 
@@ -67,14 +69,21 @@ def smooth_edges(lab: Float32Array, sigma_color: float, sigma_space: float) -> F
     )
 
 
-def blur(image: Float32Array, sigma: float) -> Float32Array:
-    """Gaussian blur that keeps the array's number of dimensions."""
+def blur(image: npt.NDArray[Any], sigma: float) -> Float32Array:
+    """Gaussian blur that keeps the array's number of dimensions (wide ones at lower resolution)."""
+    if sigma > 8 and min(image.shape[:2]) > 64:
+        factor = 2 ** int(np.log2(sigma / 4))
+        height, width = image.shape[:2]
+        size = (max(8, width // factor), max(8, height // factor))
+        small = cv2.resize(np.asarray(image, np.float32), size, interpolation=cv2.INTER_AREA)
+        small = cv2.GaussianBlur(small, (0, 0), sigma / factor, borderType=cv2.BORDER_REPLICATE)
+        return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC))
     return np.asarray(
         cv2.GaussianBlur(np.asarray(image, np.float32), (0, 0), max(sigma, 1e-3)), np.float32
     )
 
 
-def sample(image: npt.NDArray[np.generic], points: npt.NDArray[np.floating]) -> Float32Array:
+def sample(image: npt.NDArray[Any], points: npt.NDArray[Any]) -> Float32Array:
     """Bilinear values at image points ``(..., 2)`` (pixel centres at half integers)."""
     source = np.asarray(image, np.float32)
     flat = np.asarray(points, np.float32).reshape(-1, 2) - 0.5
@@ -101,3 +110,13 @@ def clean_foreground(image: ByteImage, mask: ByteImage, inset: float = 1.5) -> F
     if weight.max() < 0.5:
         weight = (mask > 127).astype(np.float32)
     return fill_holes(np.asarray(image, np.float32), weight)
+
+
+def signed_distance(contour: npt.NDArray[Any], height: int, width: int) -> Float32Array:
+    """Pixels to a closed contour of image points ``(n, 2)``, positive inside, ``(H, W)``."""
+    canvas = np.zeros((height, width), np.uint8)
+    points = np.round((contour - 0.5) * 16).astype(np.int32).reshape(-1, 1, 2)
+    cv2.fillPoly(canvas, [points], (255,), shift=4)
+    inside = np.asarray(cv2.distanceTransform(canvas, cv2.DIST_L2, 5), np.float32)
+    outside = np.asarray(cv2.distanceTransform(255 - canvas, cv2.DIST_L2, 5), np.float32)
+    return inside - outside

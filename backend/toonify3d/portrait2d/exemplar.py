@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from ..capture import landmarks as lm
 from ..errors import InputError
 from ..scene import ByteImage, Float32Array, FloatArray
 from .colorspace import blur, fill_holes, smooth_edges, smoothstep, to_lab, to_rgb
 from .picture import MIN_SIDE, WORKING_SIDE, read_picture
+from .refine import refine_landmarks
 
 RAMP_STEPS = 32
 
@@ -23,7 +26,7 @@ class Exemplar:
     """What the stylizer takes from the exemplar.
 
     Attributes:
-        image: RGB ``(H, W, 3)``, longest side at most 1024, transparency over white.
+        image: RGB ``(H, W, 3)``, longest side at most 640, transparency over white.
         lab: The same in CIELAB.
         points: ``(478, 3)`` landmarks, image points and z in pixels.
         skin_lab: ``(H, W, 3)`` the skin's smooth colour, continued under eyes, brows, lips, hair.
@@ -136,36 +139,54 @@ def analyse(image: ByteImage, alpha: ByteImage | None, points: FloatArray) -> Ex
     lab = to_lab(image)
     width = float(np.ptp(points[list(lm.FACE_OVAL), 0]))
     smooth = smooth_edges(lab, 8.0, max(1.5, 0.012 * width))
-    oval = _polygon(image.shape, points[list(lm.FACE_OVAL), :2], 0.0)
-    organs = _organs(image.shape, points, 0.05 * width)
-    skin = _skin_mask(smooth, oval, organs)
-    field, detail = _skin_layers(smooth, skin, oval, organs, width)
-    noise = _spread(np.linalg.norm((smooth - field)[skin > 0.5], axis=1))
-    difference = np.linalg.norm(lab - field, axis=2)
-    feature = smoothstep(difference, 6 + 1.5 * noise, 14 + 3.0 * noise)
-    ramp = _ramp(smooth[(skin > 0.5)])
-    hair = _hair_pixels(smooth, points, skin, alpha, width)
+    first = _layers(lab, smooth, points, width)
+    skinness = smoothstep(np.linalg.norm(smooth - first.field, axis=2), 22.0, 12.0)
+    person = _person_mask(smooth, alpha, width)
+    points = refine_landmarks(points, first.feature, skinness * person, first.noise)
+    layers = _layers(lab, smooth, points, width)
+    hair = _hair_pixels(smooth, points, layers, person, width)
     return Exemplar(
         image=image,
         lab=lab,
         points=points,
-        skin_lab=field,
-        detail_lab=detail,
-        feature=feature,
-        skin_ramp=ramp,
+        skin_lab=layers.field,
+        detail_lab=layers.detail,
+        feature=layers.feature,
+        skin_ramp=_ramp(smooth[layers.skin > 0.5]),
         hair_ramp=None if hair is None else _ramp(hair),
         line_lab=_line_colour(lab, points),
     )
 
 
+@dataclass(frozen=True)
+class _Layers:
+    skin: Float32Array
+    field: Float32Array
+    detail: Float32Array
+    feature: Float32Array
+    noise: float
+
+
+def _layers(lab: Float32Array, smooth: Float32Array, points: FloatArray, width: float) -> _Layers:
+    oval = _polygon(lab.shape, points[list(lm.FACE_OVAL), :2], 0.0)
+    organs = _organs(lab.shape, points, 0.05 * width)
+    skin = _skin_mask(smooth, oval, organs, points)
+    field, _ = _skin_layers(smooth, skin, oval, organs, width)
+    # What is drawn reaches beyond the landmarks' contours: keep it out of the skin, then go again.
+    feature, _ = _feature(lab, smooth, field, skin)
+    drawn = _organs(lab.shape, points, 0.12 * width) * feature
+    organs = np.maximum(organs, _dilate((drawn > 0.3).astype(np.float32), 0.02 * width))
+    skin = _skin_mask(smooth, oval, organs, points)
+    field, detail = _skin_layers(smooth, skin, oval, organs, width)
+    feature, noise = _feature(lab, smooth, field, skin)
+    return _Layers(skin, field, detail, feature, noise)
+
+
 def _polygon(shape: tuple[int, ...], contour: FloatArray, grow: float) -> Float32Array:
     canvas = np.zeros(shape[:2], np.uint8)
-    cv2.fillPoly(canvas, [np.round(contour).astype(np.int32)], 255)
-    if abs(grow) >= 1:
-        size = 2 * round(abs(grow)) + 1
-        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-        canvas = (cv2.dilate if grow > 0 else cv2.erode)(canvas, kernel)
-    return np.asarray(canvas / 255.0, np.float32)
+    cv2.fillPoly(canvas, [np.round(contour).astype(np.int32)], (255,))
+    mask = np.asarray(canvas / 255.0, np.float32)
+    return _dilate(mask, grow) if grow >= 1 else mask
 
 
 def _organs(shape: tuple[int, ...], points: FloatArray, grow: float) -> Float32Array:
@@ -176,16 +197,31 @@ def _organs(shape: tuple[int, ...], points: FloatArray, grow: float) -> Float32A
     return out
 
 
-def _skin_mask(smooth: Float32Array, oval: Float32Array, organs: Float32Array) -> Float32Array:
-    """Inside the oval, not an organ, and near the face's main colours."""
+def _skin_mask(
+    smooth: Float32Array, oval: Float32Array, organs: Float32Array, points: FloatArray
+) -> Float32Array:
+    """Inside the oval, no organ, and continuing the colours of cheeks and nose.
+
+    Cheeks and nose are skin in any portrait, lit or shaded; a fringe or beard is told by differing
+    from what their smooth continuation would be at its place.
+    """
+    width = float(np.ptp(points[list(lm.FACE_OVAL), 0]))
     inside = (oval > 0.5) & (organs < 0.5)
-    seeds = smooth[inside]
-    center = np.median(seeds, axis=0)
-    for _ in range(3):
-        near = np.linalg.norm((seeds - center) * [0.5, 1, 1], axis=1) < 22
-        center = np.median(seeds[near], axis=0) if near.any() else center
-    distance = np.linalg.norm((smooth - center) * np.array([0.5, 1, 1], np.float32), axis=2)
-    weight = inside * smoothstep(distance, 24.0, 14.0)
+    rows = np.arange(oval.shape[0])[:, None]
+    top = points[[*lm.LEFT_BROW, *lm.RIGHT_BROW], 1].min()
+    inner = inside & (_erode(oval, 0.07 * width) > 0.5)
+    core = inner & (rows > top) & (rows < points[list(lm.LIPS_OUTER), 1].max())
+    if core.sum() < 30:
+        core = inside
+    weights = np.array([0.33, 1, 1], np.float32)
+    center = np.median(smooth[core], axis=0)
+    lit = smooth[core][smooth[core][:, 0] >= center[0]]
+    center = np.median(lit, axis=0)
+    seeds = core & (np.linalg.norm((smooth - center) * weights, axis=2) < 26)
+    field = blur(fill_holes(smooth, seeds.astype(np.float32)), 0.08 * width)
+    off = np.linalg.norm((smooth - field) * np.array([0.6, 1, 1], np.float32), axis=2)
+    unrest = float(np.median(off[seeds])) if seeds.any() else 0.0
+    weight = inside * smoothstep(off, 13.0 + 3 * unrest, 8.0 + 2 * unrest)
     if weight.sum() < 0.15 * inside.sum():  # no main colour (chalk, hatching): all of it is skin
         weight = inside.astype(np.float32)
     return np.asarray(weight, np.float32)
@@ -199,15 +235,30 @@ def _skin_layers(
         inner = skin
     filled = fill_holes(smooth, inner)
     field = blur(filled, 0.06 * width)
-    weight = blur(_erode(oval * (1 - organs), 0.02 * width), 0.02 * width)
+    edge = cv2.distanceTransform((oval > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
+    weight = blur(_erode(1 - organs, 0.02 * width), 0.02 * width)
+    weight = weight * smoothstep(edge, 0.04 * width, 0.12 * width) * blur(skin, 0.01 * width)
     detail = (blur(smooth, 0.008 * width) - field) * weight[..., None]
     return field, np.clip(detail, -30, 30).astype(np.float32)
 
 
+def _feature(
+    lab: Float32Array, smooth: Float32Array, field: Float32Array, skin: Float32Array
+) -> tuple[Float32Array, float]:
+    """How surely each pixel is something else than skin; and the skin's own unrest."""
+    noise = _spread(np.linalg.norm((smooth - field)[skin > 0.5], axis=1))
+    difference = np.linalg.norm(lab - field, axis=2)
+    return smoothstep(difference, 6 + 1.5 * noise, 14 + 3.0 * noise), noise
+
+
+def _dilate(mask: Float32Array, radius: float) -> Float32Array:
+    outside = cv2.distanceTransform((mask < 0.5).astype(np.uint8), cv2.DIST_L2, 5)
+    return np.asarray(outside <= radius, np.float32)
+
+
 def _erode(mask: Float32Array, radius: float) -> Float32Array:
-    size = 2 * max(1, round(radius)) + 1
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    return np.asarray(cv2.erode(mask, kernel), np.float32)
+    inside = cv2.distanceTransform((mask > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
+    return np.asarray(mask * (inside > radius), np.float32)
 
 
 def _spread(values: Float32Array) -> float:
@@ -220,7 +271,7 @@ def _ramp(pixels: Float32Array) -> Float32Array:
     edges = np.linspace(0.02, 0.98, RAMP_STEPS + 1) * (len(order) - 1)
     bins = [
         np.median(pixels[order[int(a) : max(int(b), int(a) + 1)]], axis=0)
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
+        for a, b in itertools.pairwise(edges)
     ]
     ramp = np.array(bins, np.float32)
     ramp[:, 1:] = blur(ramp[None, :, 1:], 2.0)[0]
@@ -230,24 +281,24 @@ def _ramp(pixels: Float32Array) -> Float32Array:
 def _hair_pixels(
     smooth: Float32Array,
     points: FloatArray,
-    skin: Float32Array,
-    alpha: ByteImage | None,
+    layers: _Layers,
+    person: npt.NDArray[np.bool_],
     width: float,
 ) -> Float32Array | None:
     """Pixels ``(n, 3)`` above the forehead that are neither skin nor background."""
-    person = _person_mask(smooth, alpha, width)
     zone = _hair_zone(smooth.shape, points, width)
-    skin_center = np.median(smooth[skin > 0.5], axis=0)
+    skin_center = np.median(smooth[layers.skin > 0.5], axis=0)
     unlike = np.linalg.norm((smooth - skin_center) * np.array([0.7, 1, 1]), axis=2) > 14
     chosen = zone & unlike & person
     if chosen.sum() < 0.15 * zone.sum():
-        return None
-    return smooth[chosen]
+        # Chalk hair has the paper's colour; a smooth skin above the brows is a bald head.
+        chosen = zone & person
+        if layers.noise < 3.0 or chosen.sum() < 0.15 * zone.sum():
+            return None
+    return np.asarray(smooth[chosen])
 
 
-def _hair_zone(
-    shape: tuple[int, ...], points: FloatArray, width: float
-) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def _hair_zone(shape: tuple[int, ...], points: FloatArray, width: float) -> npt.NDArray[np.bool_]:
     """A band over and beside the upper half of the face oval."""
     oval = points[list(lm.FACE_OVAL), :2]
     center = points[list(lm.MIDLINE), :2].mean(0)
@@ -260,7 +311,7 @@ def _hair_zone(
 
 def _person_mask(
     smooth: Float32Array, alpha: ByteImage | None, width: float
-) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+) -> npt.NDArray[np.bool_]:
     """Transparency if there is any, else what a flood from the border does not reach."""
     if alpha is not None and (alpha < 128).mean() > 0.02:
         return np.asarray(alpha > 128)

@@ -6,15 +6,14 @@ Layer coordinates are x and y of the face frame (units of the eye distance, y up
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 from scipy.interpolate import RBFInterpolator
 
 from ..capture import landmarks as lm
 from ..scene import Float32Array, FloatArray
-from .colorspace import blur, sample, smoothstep
+from .colorspace import blur, sample, signed_distance, smoothstep
 from .exemplar import Exemplar
 from .shape import COMPONENTS
 
@@ -93,7 +92,8 @@ def _lookup(
     exemplar: Exemplar, targets: FloatArray, width: int, height: int, scale: float
 ) -> Float32Array:
     """Exemplar image points ``(H, W, 2)`` by a thin-plate spline through the landmarks."""
-    ids = sorted({i for group in COMPONENTS.values() for i in group})
+    rims = {*lm.RIGHT_IRIS, *lm.LEFT_IRIS}
+    ids = sorted({i for group in COMPONENTS.values() for i in group} - rims)
     spline = RBFInterpolator(
         targets[ids, :2], exemplar.points[ids, :2], kernel="thin_plate_spline", smoothing=1e-4
     )
@@ -104,7 +104,55 @@ def _lookup(
     grid = np.stack(np.meshgrid(x, y), axis=-1)
     coarse = spline(grid.reshape(-1, 2)).reshape(len(rows), len(columns), 2)
     at = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), axis=-1)
-    return sample(coarse.astype(np.float32), at / _GRID_STEP + 0.5)
+    dense = sample(coarse.astype(np.float32), at / _GRID_STEP + 0.5)
+    return _straight_organs(dense, exemplar, targets, at, scale)
+
+
+def _straight_organs(
+    lookup: Float32Array,
+    exemplar: Exemplar,
+    targets: FloatArray,
+    at: FloatArray,
+    scale: float,
+) -> Float32Array:
+    """Replace the spline by one map per eye and brow: a spline through few points dents them."""
+    x = np.stack([at[..., 0] / scale + _LOW[0], _HIGH[1] - at[..., 1] / scale], -1)
+    height, width = lookup.shape[:2]
+    contours = (lm.RIGHT_BROW, lm.LEFT_BROW, lm.RIGHT_EYE, lm.LEFT_EYE)
+    near = []
+    for contour in contours:
+        source = targets[list(contour), :2]
+        pixels = np.stack([(source[:, 0] - _LOW[0]), (_HIGH[1] - source[:, 1])], 1) * scale
+        near.append(signed_distance(pixels, height, width) / scale)
+    for i, contour in enumerate(contours):
+        ids = list(contour)
+        ends = (0, 4) if i < 2 else (0, 8)
+        matrix, center, middle = _organ_map(targets[ids, :2], exemplar.points[ids, :2], ends)
+        local = middle + (x - center) @ matrix.T
+        others = np.max([near[j] for j in range(4) if j != i], axis=0)
+        weight = smoothstep(near[i], -0.25, -0.1) * smoothstep(near[i] - others, -0.04, 0.04)
+        lookup = lookup * (1 - weight[..., None]) + local * weight[..., None]
+    return np.asarray(lookup, np.float32)
+
+
+def _organ_map(
+    source: FloatArray, goal: FloatArray, ends: tuple[int, int]
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Matrix, source centre and goal centre that lay one contour on another.
+
+    Scales along and across the organ's own axis only; a free affine fit would shear the iris.
+    """
+    center, middle = source.mean(0), goal.mean(0)
+    along, goal_along = (p[ends[1]] - p[ends[0]] for p in (source, goal))
+    along, goal_along = (v / np.linalg.norm(v) for v in (along, goal_along))
+    across = np.array([-along[1], along[0]])
+    goal_across = np.array([goal_along[1], -goal_along[0]])  # image rows grow downwards
+    matrix = np.zeros((2, 2))
+    for axis, goal_axis in ((along, goal_along), (across, goal_across)):
+        extent = np.abs((source - center) @ axis).mean()
+        ratio = np.abs((goal - middle) @ goal_axis).mean() / max(float(extent), 1e-6)
+        matrix += ratio * np.outer(goal_axis, axis)
+    return matrix, center, middle
 
 
 def _shrink(exemplar: Exemplar, targets: FloatArray, scale: float) -> float:
@@ -134,51 +182,43 @@ def _with_features(
     targets: FloatArray,
     closed: tuple[bool, bool],
 ) -> FaceLayer:
-    scale = layer.scale
+    """Set opacity, colour and organ mask of eyes, brows and lips."""
     opacity, color, organs = layer.feature, layer.feature_lab, layer.organs
     for contour, shut in ((lm.RIGHT_EYE, closed[0]), (lm.LEFT_EYE, closed[1])):
         inside = _signed(layer, targets[list(contour)])
         if shut:
             line = _lash_line(layer, targets[list(contour)])
-            color = color * (1 - line[..., None]) + exemplar.line_lab * line[..., None]
             color = np.where(line[..., None] > 0, exemplar.line_lab, color)
             opacity = np.maximum(opacity, line)
             organs = np.maximum(organs, smoothstep(inside, -0.06, -0.01))
-            continue
-        core = smoothstep(inside, -0.02, 0.02)
-        reach = smoothstep(inside, -_MARGIN["eye"], -0.5 * _MARGIN["eye"])
-        opacity = np.maximum(opacity, np.maximum(core, drawn * reach))
-        organs = np.maximum(organs, smoothstep(inside, -0.1, -0.03))
+        else:
+            opacity = np.maximum(opacity, _organ(inside, drawn, _MARGIN["eye"], 1.0))
+            organs = np.maximum(organs, smoothstep(inside, -0.1, -0.03))
     for contour in (lm.RIGHT_BROW, lm.LEFT_BROW):
         inside = _signed(layer, targets[list(contour)])
-        reach = smoothstep(inside, -_MARGIN["brow"], -0.5 * _MARGIN["brow"])
-        opacity = np.maximum(opacity, drawn * reach)
-        organs = np.maximum(organs, smoothstep(inside, -0.1, -0.03))
+        opacity = np.maximum(opacity, _organ(inside, drawn, _MARGIN["brow"], 0.0))
+        organs = np.maximum(organs, smoothstep(inside, -0.12, -0.04))
     inside = _signed(layer, targets[list(lm.LIPS_OUTER)])
-    reach = smoothstep(inside, -_MARGIN["lips"], 0.01)
-    core = smoothstep(inside, -0.01, 0.03)
-    opacity = np.maximum(opacity, np.maximum(drawn * reach, 0.85 * core))
+    opacity = np.maximum(opacity, _organ(inside, drawn, _MARGIN["lips"], 0.85))
     organs = np.maximum(organs, smoothstep(inside, -0.06, -0.01))
-    del scale
-    return FaceLayer(
-        layer.scale,
-        layer.skin_lab,
-        layer.detail_lab,
-        np.asarray(color, np.float32),
-        np.asarray(opacity, np.float32),
-        np.asarray(organs, np.float32),
+    return replace(
+        layer,
+        feature_lab=np.asarray(color, np.float32),
+        feature=np.asarray(opacity, np.float32),
+        organs=np.asarray(organs, np.float32),
     )
+
+
+def _organ(inside: Float32Array, drawn: Float32Array, margin: float, core: float) -> Float32Array:
+    """Opaque inside the contour; beyond it, only what is drawn there, up to ``margin``."""
+    reach = smoothstep(inside, -margin, -0.5 * margin)
+    return np.maximum(core * smoothstep(inside, -0.01, 0.02), drawn * reach)
 
 
 def _signed(layer: FaceLayer, contour: FloatArray) -> Float32Array:
     """Signed distance to a closed contour over the layer, in units, positive inside."""
-    canvas = np.zeros(layer.feature.shape, np.uint8)
-    shift = 4
-    points = np.round((layer.pixels(contour) - 0.5) * 2**shift).astype(np.int32)
-    cv2.fillPoly(canvas, [points.reshape(-1, 1, 2)], 255, shift=shift)
-    signed = cv2.distanceTransform(canvas, cv2.DIST_L2, 5)
-    signed -= cv2.distanceTransform(255 - canvas, cv2.DIST_L2, 5)
-    return np.asarray(signed / layer.scale, np.float32)
+    height, width = layer.feature.shape
+    return signed_distance(layer.pixels(contour), height, width) / layer.scale
 
 
 def _lash_line(layer: FaceLayer, contour: FloatArray) -> Float32Array:

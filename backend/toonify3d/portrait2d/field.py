@@ -145,7 +145,7 @@ def _fit(
 
 def _near(points: FloatArray, bad: FloatArray, reach: float) -> FloatArray:
     nearest = _distances(points, bad[:: max(1, len(bad) // 500)]).min(1)
-    return np.clip(1 - nearest / reach, 0, 1)
+    return np.asarray(np.clip(1 - nearest / reach, 0, 1))
 
 
 def _distances(a: FloatArray, b: FloatArray) -> FloatArray:

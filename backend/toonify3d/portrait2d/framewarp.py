@@ -84,7 +84,7 @@ def warp_frame(
         photo,
         bent_mask,
         hit.reshape(shape),
-        cv2.blur(seen[nearest].reshape(shape), (3, 3)),
+        np.asarray(cv2.blur(seen[nearest].reshape(shape), (3, 3)), np.float32),
         facing.reshape(shape).astype(np.float32),
         attributes[nearest].reshape(*shape, -1),
         source,
@@ -126,7 +126,7 @@ def _nearest_hit(hit: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     )
     where = np.zeros(int(labels.max()) + 1, np.int64)
     where[labels[hit]] = np.flatnonzero(hit)
-    return where[labels.ravel()]
+    return np.asarray(where[labels.ravel()])
 
 
 def _seen(

@@ -83,7 +83,8 @@ def paint(look: Look, warped: WarpedFrame) -> tuple[ByteImage, Float32Array]:
         RGB ``(H, W, 3)`` on a plain background and confidence ``(H, W)`` in 0..1.
     """
     attributes = warped.attributes
-    skin, hair, clothes, beard = (attributes[..., i] for i in range(4))
+    # Where thin shells of a surface cross each other, single pixels show the wrong side.
+    skin, hair, clothes, beard = (_despeckle(attributes[..., i]) for i in range(4))
     local = attributes[..., 4:7].astype(np.float64)
     front = _front_weight(look, local, attributes[..., 7])
     photo = _subject_lab(warped, attributes[..., 8:11])
@@ -105,7 +106,12 @@ def paint(look: Look, warped: WarpedFrame) -> tuple[ByteImage, Float32Array]:
 def _front_weight(look: Look, local: FloatArray, normal: Float32Array) -> Float32Array:
     """1 on the face as seen from the front, 0 on the back of the head and the ears."""
     low, high = look.depth_range
-    return smoothstep(local[..., 2], low, high) * smoothstep(normal, -0.1, 0.25)
+    weight = smoothstep(local[..., 2], low, high) * smoothstep(normal, -0.1, 0.25)
+    return blur(np.asarray(cv2.medianBlur(weight.astype(np.float32), 5)), 0.7)
+
+
+def _despeckle(label: Float32Array) -> Float32Array:
+    return blur(np.asarray(cv2.medianBlur(np.ascontiguousarray(label), 3)), 0.7)
 
 
 def _subject_lab(warped: WarpedFrame, prior_lab: Float32Array) -> Float32Array:
@@ -135,7 +141,7 @@ def _skin(
     own = blur(lit[..., 1:] - look.skin_lab[1:], 1.5)
     chroma = out[..., 1:] + np.clip(along, -8, 8)
     chroma = chroma + look.settings.chroma_variation * np.clip(own, -12, 12)
-    return np.concatenate([light[..., None], chroma], axis=2).astype(np.float32)
+    return np.asarray(np.concatenate([light[..., None], chroma], axis=2), np.float32)
 
 
 def _soft_clip(values: Float32Array, limit: float) -> Float32Array:
@@ -166,7 +172,7 @@ def _hair(look: Look, photo: Float32Array) -> Float32Array:
     out = np.stack(channels, axis=-1)
     # A flat drawing has no range of its own: keep some of the person's, so strands stay visible.
     own = smooth[..., 0] - np.median(look.hair_levels)
-    flat = 1 - smoothstep(np.array(np.ptp(ramp[:, 0])), 6.0, 30.0)
+    flat = 1 - smoothstep(np.ptp(ramp[:, 0]), 6.0, 30.0)
     out[..., 0] += 0.35 * flat * look.settings.shading * own
     return np.asarray(out, np.float32)
 
@@ -180,6 +186,6 @@ def _clothes(look: Look, photo: Float32Array) -> Float32Array:
 def _confidence(warped: WarpedFrame, hair: Float32Array) -> Float32Array:
     """High on surfaces that face the camera, low at grazing angles, edges and unseen places."""
     inset = cv2.distanceTransform((warped.mask > 127).astype(np.uint8), cv2.DIST_L2, 5)
-    out = smoothstep(warped.facing, 0.12, 0.5) * smoothstep(inset, 0.5, 4.0)
-    out = out * (0.3 + 0.7 * warped.seen) * warped.hit * (1 - 0.2 * hair)
+    sure = smoothstep(warped.facing, 0.12, 0.5) * smoothstep(inset, 0.5, 4.0)
+    out = sure * (0.3 + 0.7 * warped.seen) * warped.hit * (1 - 0.2 * hair)
     return np.asarray(out, np.float32)

@@ -13,7 +13,7 @@ from ..scene import ByteImage
 
 MIN_SIDE = 64
 MAX_PIXELS = 200_000_000
-WORKING_SIDE = 1024
+WORKING_SIDE = 640
 
 
 def read_picture(path: Path) -> tuple[ByteImage, ByteImage | None]:

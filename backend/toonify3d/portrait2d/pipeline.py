@@ -1,4 +1,4 @@
-"""From a scene, its prior surface and one exemplar to the stylized portraits of stages II and III."""
+"""From a scene, its prior surface and one exemplar to the stylized portraits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,16 @@ from ..capture import landmarks as lm
 from ..errors import InputError
 from ..evaluation.ground_truth import RayCaster
 from ..progress import Progress, SubProgress
-from ..scene import ByteImage, Displacement, Float32Array, FloatArray, Frame, Scene, StylizedView
-from ..scene import SurfaceMesh
+from ..scene import (
+    ByteImage,
+    Displacement,
+    Float32Array,
+    FloatArray,
+    Frame,
+    Scene,
+    StylizedView,
+    SurfaceMesh,
+)
 from . import shape
 from .exemplar import Exemplar, load_exemplar
 from .facelayer import build_layer
@@ -182,7 +190,7 @@ def _anchors(frame: shape.FaceFrame, world: FloatArray, mesh: SurfaceMesh) -> Fl
     for _ in range(min(79, len(still) - 1)):
         distance = np.minimum(distance, ((still - still[chosen[-1]]) ** 2).sum(1))
         chosen.append(int(distance.argmax()))
-    return still[chosen]
+    return np.asarray(still[chosen])
 
 
 def _fold_samples(frame: shape.FaceFrame, mesh: SurfaceMesh, world: FloatArray) -> FloatArray:

@@ -17,7 +17,7 @@ from scipy.sparse.linalg import cg
 
 from ..capture import landmarks as lm
 from ..scene import Float32Array, FloatArray
-from .colorspace import smoothstep
+from .colorspace import signed_distance, smoothstep
 from .surface import Observations, adjacency
 
 _SCALE = 256.0
@@ -67,14 +67,11 @@ def in_polygon(points: FloatArray, polygon: FloatArray) -> FloatArray:
 
     Both in units of the eye distance.
     """
-    contour = np.round(polygon * _SCALE).astype(np.int32).reshape(-1, 1, 2)
-    low, high = contour.min((0, 1)) - 256, contour.max((0, 1)) + 256
-    canvas = np.zeros(tuple((high - low)[::-1] + 1), np.uint8)
-    cv2.fillPoly(canvas, [contour - low], 255)
-    signed = cv2.distanceTransform(canvas, cv2.DIST_L2, 5)
-    signed -= cv2.distanceTransform(255 - canvas, cv2.DIST_L2, 5)
-    spot = np.round(points * _SCALE).astype(int) - low
-    spot = np.clip(spot, 0, np.array(signed.shape[::-1]) - 1)
+    low = polygon.min(0) - 1.0
+    size = np.ceil((polygon.max(0) + 1.0 - low) * _SCALE).astype(int)
+    signed = signed_distance((polygon - low) * _SCALE, int(size[1]), int(size[0]))
+    spot = np.floor((points - low) * _SCALE).astype(int)
+    spot = np.clip(spot, 0, size - 1)
     return np.asarray(signed[spot[:, 1], spot[:, 0]] / _SCALE, np.float64)
 
 
@@ -264,7 +261,7 @@ class _Walk:
         """Spread one soft label a few steps along the surface."""
         system = (self.laplacian + sparse.diags(np.full(len(values), strength))).tocsr()
         answer, _ = cg(system, strength * values, x0=values, rtol=1e-4, maxiter=200)
-        return np.clip(answer, 0, 1)
+        return np.asarray(np.clip(answer, 0, 1))
 
 
 def _drop_islands(
@@ -304,10 +301,10 @@ def _beard(
     center, spread = skin_model.means[0], skin_model.deviations[0]
     darker = (center[0] - features[:, 0]) / spread[0]
     colour = np.sqrt((((features - center) / spread)[:, 1:3] ** 2).sum(1))
-    beard = smoothstep(darker, 1.0, 2.2) * smoothstep(colour, 0.6, 1.6)
-    beard = zone * beard * np.clip(skin * 1.5, 0, 1)
+    beard = zone * smoothstep(darker, 1.0, 2.2) * smoothstep(colour, 0.6, 1.6)
+    beard = beard * np.clip(skin * 1.5, 0, 1)
     # A beard covers the chin; a dark line along the jaw alone is the shadow under it.
     front = (np.abs(local[:, 0]) < 0.35) & (local[:, 2] > landmarks[lm.CHIN, 2] - 0.15)
     front &= (height < landmarks[list(lm.LIPS_OUTER), 1].min()) & (height > landmarks[lm.CHIN, 1])
     covered = float(beard[front].mean()) if front.any() else 0.0
-    return np.asarray(beard * smoothstep(np.array(covered), 0.1, 0.3), np.float64)
+    return np.asarray(beard * smoothstep(covered, 0.1, 0.3), np.float64)

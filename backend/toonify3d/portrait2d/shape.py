@@ -169,12 +169,10 @@ def symmetrize(points: FloatArray, toward: float = 0.0) -> FloatArray:
         toward: -1 keeps the person's right half only (and its mirror image), 1 the left one.
     """
     mirrored = points[lm.MIRROR] * _X_MIRROR
-    is_left = lm.MIRROR < np.arange(len(points))
-    is_right = lm.MIRROR > np.arange(len(points))
-    own = np.full(len(points), 0.5)
-    own[is_left] += 0.5 * toward
-    own[is_right] -= 0.5 * toward
-    return own[:, None] * points + (1 - own)[:, None] * mirrored
+    # Indices of the left half are larger than those of their mirror images.
+    side = np.sign(np.arange(len(points)) - lm.MIRROR)
+    own = 0.5 + 0.5 * toward * side
+    return np.asarray(own[:, None] * points + (1 - own)[:, None] * mirrored)
 
 
 def eye_opening(points: FloatArray) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The prior surface as the stylizer sees it: dense vertices and the colours that all views agree on."""
+"""The prior surface as the stylizer sees it: dense vertices, and colours all views agree on."""
 
 from __future__ import annotations
 

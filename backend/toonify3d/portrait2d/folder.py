@@ -1,0 +1,229 @@
+"""Portraits that someone else stylized: ``DIR/NNNN.png``, NNNN the source frame's number."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError
+from ..progress import Progress
+from ..scene import ByteImage, Float32Array, Frame, Scene, StylizedView
+from .colorspace import smoothstep
+from .exemplar import read_working_image
+from .picture import read_picture
+from .settings import StylizeSettings
+from .store import StylizedSet, palette_strip, save_palette, save_view
+
+BoolImage = npt.NDArray[np.bool_]
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
+_MAX_ASPECT_ERROR = 0.02
+_SAME = 9.0
+"""Colour difference to the photo below which a pixel counts as left alone (video noise)."""
+_SEARCH = 0.12
+"""How far, in image heights, a stylizer may have moved the person's outline."""
+
+
+def load_folder_views(
+    scene: Scene,
+    directory: Path,
+    exemplar: Path | None,
+    settings: StylizeSettings,
+    progress: Progress,
+    folder: Path | None = None,
+) -> StylizedSet:
+    """Read stylized frames painted by an artist or made by another program.
+
+    Pictures whose name ends in the number of a used source frame belong to it. Masks come from the
+    picture's transparency, else from ``NNNN_mask.png``, else they are found anew in what was
+    painted (a stylizer changes the outline, so the photo's mask does not fit).
+
+    Args:
+        scene: The finished capture.
+        directory: Folder of pictures.
+        exemplar: Gives the palette; None takes it from the portraits.
+        settings: Unused but for symmetry with the other stylizers.
+        progress: Listener.
+        folder: Where to keep copies as the built-in stylizer does, or None.
+
+    Raises:
+        InputError: No such folder (``portraits_missing``), no name fits a frame
+            (``portraits_names``), another aspect ratio (``portraits_size``), not a picture
+            (``portraits_unreadable``).
+    """
+    del settings
+    pairs = match_pictures(scene, directory, progress)
+    views = []
+    for index, (frame, path) in enumerate(pairs):
+        progress.update(index / len(pairs), f"reading portrait {path.name}")
+        views.append(_read_view(scene, frame, path))
+    if exemplar is not None:
+        palette = palette_strip(read_working_image(exemplar))
+    else:
+        palette = palette_strip(np.concatenate([v.image[v.mask > 200] for v in views])[None])
+    if folder is not None:
+        for view in views:
+            save_view(folder, view)
+        save_palette(folder, palette)
+    progress.update(1.0, f"{len(views)} portraits read")
+    return StylizedSet(views, None, palette)
+
+
+def match_pictures(scene: Scene, directory: Path, progress: Progress) -> list[tuple[Frame, Path]]:
+    """Which picture belongs to which frame, in source order."""
+    if not directory.is_dir():
+        raise InputError(
+            f"The folder of portraits {directory} does not exist.", "portraits_missing"
+        )
+    files = sorted(
+        path
+        for path in directory.iterdir()
+        if path.suffix.lower() in _SUFFIXES and not path.stem.endswith(("_mask", "_confidence"))
+    )
+    if not files:
+        raise InputError(f"There is no picture in {directory}.", "portraits_missing")
+    frames = {frame.source_index: frame for frame in scene.frames}
+    pairs, strangers = [], []
+    for path in files:
+        digits = re.search(r"(\d+)$", path.stem)
+        frame = frames.get(int(digits.group(1))) if digits else None
+        if frame is None:
+            strangers.append(path.name)
+        else:
+            pairs.append((frame, path))
+    if not pairs:
+        raise InputError(
+            f"No picture in {directory} is named after a used source frame "
+            f"(such as {scene.frames[0].source_index:04d}.png).",
+            "portraits_names",
+        )
+    if strangers:
+        progress.warn(
+            f"{len(strangers)} of {len(files)} pictures belong to no used frame and are left out "
+            f"({', '.join(strangers[:3])}{', ...' if len(strangers) > 3 else ''})."
+        )
+    return sorted(pairs, key=lambda pair: pair[0].source_index)
+
+
+def _read_view(scene: Scene, frame: Frame, path: Path) -> StylizedView:
+    try:
+        image, alpha = read_picture(path)
+    except InputError as error:
+        raise InputError(
+            f"The portrait {path.name} cannot be read as a picture: save it again as PNG.",
+            "portraits_unreadable",
+        ) from error
+    width, height = frame.camera.width, frame.camera.height
+    ratio = (image.shape[1] / image.shape[0]) / (width / height)
+    if abs(ratio - 1) > _MAX_ASPECT_ERROR:
+        raise InputError(
+            f"The portrait {path.name} is {image.shape[1]} x {image.shape[0]}, but its frame is "
+            f"{width} x {height}: keep the frame's aspect ratio.",
+            "portraits_size",
+        )
+    image = _fit(image, width, height)
+    mask = _mask_of(scene, frame, path, image, alpha)
+    return StylizedView(frame, image, mask, _confidence(mask))
+
+
+def _fit(image: ByteImage, width: int, height: int) -> ByteImage:
+    if image.shape[:2] == (height, width):
+        return image
+    shrink = image.shape[0] > height
+    how = cv2.INTER_AREA if shrink else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)
+
+
+def _mask_of(
+    scene: Scene, frame: Frame, path: Path, image: ByteImage, alpha: ByteImage | None
+) -> ByteImage:
+    width, height = frame.camera.width, frame.camera.height
+    beside = path.with_name(f"{path.stem}_mask{path.suffix}")
+    if alpha is not None and (alpha < 128).mean() > 0.02:
+        return _fit(alpha, width, height)
+    if beside.is_file():
+        painted = read_picture(beside)[0]
+        return _fit(np.ascontiguousarray(painted[..., 0]), width, height)
+    return painted_mask(image, scene.image(frame), scene.mask(frame))
+
+
+def painted_mask(image: ByteImage, photo: ByteImage, photo_mask: ByteImage) -> ByteImage:
+    """Find the person in a stylized frame.
+
+    A plain background is told by its colour; a background left as in the photo by its likeness to
+    the photo; else GrabCut with the photo's mask as a start decides.
+
+    Args:
+        image: Stylized frame ``(H, W, 3)``.
+        photo: The frame it was made of.
+        photo_mask: The person in the photo ``(H, W)``.
+    """
+    reach = max(3, round(_SEARCH * image.shape[0]))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    far = cv2.dilate((photo_mask > 127).astype(np.uint8), kernel) == 0
+    plain = _plain_background(image, far)
+    if plain is not None:
+        return plain
+    difference = np.abs(image.astype(np.float32) - photo.astype(np.float32)).max(2)
+    same = cv2.blur(difference, (3, 3)) < _SAME
+    kept_wall = far.any() and float(same[far].mean()) > 0.8
+    return _grab_cut(image, photo_mask, far | (same & kept_wall), kept_wall)
+
+
+def _plain_background(image: ByteImage, far: BoolImage) -> ByteImage | None:
+    pixels = image[far].astype(np.float32)
+    if len(pixels) < 50:
+        return None
+    color = np.median(pixels, axis=0)
+    if (np.abs(pixels - color).max(1) < 8).mean() < 0.97:
+        return None
+    difference = np.abs(image.astype(np.float32) - color).max(2)
+    # Light skin may equal a white wall: only what hangs together with the frame's border is wall.
+    wall = (difference < 10).astype(np.uint8)
+    _, labels = cv2.connectedComponents(wall)
+    outside = np.isin(labels, np.unique(labels[far & (wall > 0)])) & (wall > 0)
+    return _largest(np.asarray(~outside))
+
+
+def _grab_cut(image: ByteImage, photo_mask: ByteImage, wall: BoolImage, certain: bool) -> ByteImage:
+    """GrabCut from the photo's mask; with a ``certain`` wall all that changed outside is person."""
+    old = photo_mask > 127
+    inside = cv2.distanceTransform(old.astype(np.uint8), cv2.DIST_L2, 5)
+    labels = np.where(old | certain, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    labels[wall & (inside < 0.03 * image.shape[0])] = cv2.GC_BGD
+    if certain:
+        labels[~old & ~wall] = cv2.GC_FGD
+    labels[inside > 0.03 * image.shape[0]] = cv2.GC_FGD
+    cv2.setRNGSeed(7)
+    background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(
+        np.ascontiguousarray(image[..., ::-1]),
+        labels,
+        (0, 0, 1, 1),
+        background,
+        foreground,
+        4,
+        cv2.GC_INIT_WITH_MASK,
+    )
+    return _largest(np.isin(labels, [cv2.GC_FGD, cv2.GC_PR_FGD]))
+
+
+def _largest(mask: BoolImage) -> ByteImage:
+    """The largest component without holes, its edge softened by a pixel."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    if count <= 1:
+        return np.zeros(mask.shape, np.uint8)
+    best = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    body = (labels == best).astype(np.uint8)
+    contours, _ = cv2.findContours(body, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(body, contours, -1, (1,), cv2.FILLED)
+    return np.asarray(cv2.GaussianBlur(body * np.uint8(255), (3, 3), 0), np.uint8)
+
+
+def _confidence(mask: ByteImage) -> Float32Array:
+    inset = cv2.distanceTransform((mask > 127).astype(np.uint8), cv2.DIST_L2, 5)
+    return smoothstep(inset, 0.5, 4.0)
