@@ -68,10 +68,7 @@ class TOONIFY3D_PT_job(_Panel, bpy.types.Panel):  # noqa: N801
         layout = self.layout
         job = session.queue.current
         if job is None:
-            text = "Last job can be resumed or opened" if context.scene.toonify3d.job else "No job"
-            layout.label(text=text)
-            if context.scene.toonify3d.job:
-                layout.operator("toonify3d.resume")
+            _draw_last(layout, context.scene.toonify3d.job)
             return
         _draw_queue(layout)
         layout.label(text=f"{job.name}: {job.state.value}", icon=_STATE_ICONS[job.state])
@@ -79,6 +76,15 @@ class TOONIFY3D_PT_job(_Panel, bpy.types.Panel):  # noqa: N801
         _draw_preview(layout, job)
         _draw_problem(layout, job)
         _draw_actions(layout, job)
+
+
+def _draw_last(layout: bpy.types.UILayout, folder: str) -> None:
+    """After a restart of Blender: the job that this .blend remembers."""
+    if not folder:
+        layout.label(text="No job yet")
+        return
+    layout.operator_context = "EXEC_DEFAULT"
+    layout.operator("toonify3d.attach", text="Open Last Job").directory = folder
 
 
 def _draw_queue(layout: bpy.types.UILayout) -> None:

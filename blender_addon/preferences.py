@@ -28,6 +28,18 @@ class ToonifyPreferences(bpy.types.AddonPreferences):
         subtype="FILE_PATH",
         options=compat.path_options(),
     )
+    environment: bpy.props.StringProperty(
+        name="Environment Folder",
+        description="Where Set Up Backend puts the environment: a short path with 8 GB of space. "
+        "Not inside Blender's or this add-on's folders, which updates wipe",
+        subtype="DIR_PATH",
+        default=str(Path.home() / "3DToonify" / "backend"),
+    )
+    wheels: bpy.props.StringProperty(
+        name="Folder of Wheels",
+        description="Install from this folder instead of the internet; empty to download",
+        subtype="DIR_PATH",
+    )
     keep_running: bpy.props.BoolProperty(
         name="Keep Running When Blender Closes",
         description="Let a running job go on after Blender has been closed; open its job folder "
@@ -53,23 +65,49 @@ class ToonifyPreferences(bpy.types.AddonPreferences):
 
     def draw(self, context: bpy.types.Context) -> None:
         """Draw the preferences."""
-        from . import session
-
         layout = self.layout
-        box = layout.box()
-        box.label(text="Backend", icon="PREFERENCES")
-        box.prop(self, "python")
-        row = box.row()
-        row.enabled = not session.check.running
-        text = "Checking..." if session.check.running else "Check Backend"
-        row.operator("toonify3d.check_backend", text=text, icon="FILE_REFRESH")
-        for line in session.check.lines:
-            _draw_line(box, line)
+        _draw_backend(layout.box(), self)
+        _draw_setup(layout.box(), self)
         column = layout.column(heading="Jobs")
         column.prop(self, "keep_running")
         column = layout.column(heading="Import")
         for name in ("auto_import", "standard_view", "pack_textures"):
             column.prop(self, name)
+
+
+def _draw_backend(box: bpy.types.UILayout, settings: ToonifyPreferences) -> None:
+    """The chosen interpreter and the checklist."""
+    from . import session
+
+    box.label(text="Backend", icon="PREFERENCES")
+    box.prop(settings, "python")
+    row = box.row()
+    row.enabled = not session.check.running
+    text = "Checking..." if session.check.running else "Check Backend"
+    row.operator("toonify3d.check_backend", text=text, icon="FILE_REFRESH")
+    for line in session.check.lines:
+        _draw_line(box, line)
+
+
+def _draw_setup(box: bpy.types.UILayout, settings: ToonifyPreferences) -> None:
+    """Making an environment: in a process of its own, never in Blender's Python."""
+    from . import session, setup_backend
+
+    setup = session.setup
+    box.label(text="Set Up a New Environment", icon="IMPORT")
+    box.prop(settings, "environment")
+    box.prop(settings, "wheels")
+    if setup.running:
+        factor = setup.step / (setup_backend.STEPS + 1)
+        box.progress(factor=factor, text=setup.message[:80])
+        box.operator("toonify3d.cancel_setup", icon="CANCEL")
+        return
+    box.operator("toonify3d.set_up_backend", icon="IMPORT")
+    if setup.error:
+        row = box.row()
+        row.alert = True
+        row.label(text=setup.error[:160], icon="ERROR")
+    box.label(text="By hand: python bootstrap.py --help, in the add-on's folder", icon="CONSOLE")
 
 
 def _draw_line(layout: bpy.types.UILayout, line: doctor.CheckLine) -> None:

@@ -41,6 +41,12 @@ def backend_source() -> Path | None:
     return None
 
 
+def requirements_file() -> Path | None:
+    """The pinned package list in the installed extension, None in a source checkout."""
+    path = BUNDLED / "requirements.txt"
+    return path if path.is_file() else None
+
+
 def scrubbed_environment(
     base: Mapping[str, str] | None = None, backend: Path | None = None
 ) -> dict[str, str]:

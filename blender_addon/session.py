@@ -17,6 +17,7 @@ import bpy
 from . import preferences
 from .doctor import BackendCheck
 from .job import Job, JobQueue, JobState
+from .setup_backend import BackendSetup
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ PERIOD_S = 0.2
 
 queue = JobQueue()
 check = BackendCheck()
+setup = BackendSetup()
 
 _previews: bpy.utils.previews.ImagePreviewCollection | None = None
 _preview_key = ""
@@ -34,6 +36,7 @@ def tick() -> bool:
     """Poll everything once without blocking; True when the panel should be redrawn."""
     changed = queue.poll()
     changed |= check.poll()
+    changed |= _poll_setup()
     for job in queue.jobs:
         if job.state is JobState.DONE and not job.imported and job.started_at:
             job.imported = True
@@ -52,7 +55,17 @@ def ensure_timer() -> None:
 
 def _on_timer() -> float | None:
     tick()
-    return PERIOD_S if queue.busy or check.running else None
+    return PERIOD_S if queue.busy or check.running or setup.running else None
+
+
+def _poll_setup() -> bool:
+    """Follow the setup; when it is done, use what it made and check it."""
+    changed = setup.poll()
+    settings = preferences.get()
+    if changed and not setup.running and setup.python and settings is not None:
+        settings.python = setup.python
+        check.start(setup.python, Path(setup.python).parent)
+    return changed
 
 
 def redraw() -> None:
@@ -117,6 +130,7 @@ def close() -> None:
         bpy.app.timers.unregister(_on_timer)
     queue.close()
     check.close()
+    setup.cancel()
     if _previews is not None:
         bpy.utils.previews.remove(_previews)
         _previews, _preview_key = None, ""

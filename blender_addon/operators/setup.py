@@ -6,7 +6,7 @@ from pathlib import Path
 import bpy
 
 from .. import __package__ as base_package
-from .. import preferences, properties, session
+from .. import preferences, process, properties, session
 
 
 def _disk_folder(context: bpy.types.Context) -> Path:
@@ -71,4 +71,57 @@ class ToonifyOtPreferences(bpy.types.Operator):
         return bpy.ops.preferences.addon_show(module=base_package)
 
 
-CLASSES = (ToonifyOtCheckBackend, ToonifyOtChoosePython, ToonifyOtPreferences)
+class ToonifyOtSetUpBackend(bpy.types.Operator):
+    """Make an environment with PyTorch and the other packages (a download of some GB)."""
+
+    bl_idname = "toonify3d.set_up_backend"
+    bl_label = "Set Up Backend"
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """Downloads need Blender's permission; a folder of wheels does not."""
+        settings = preferences.get(context)
+        if settings is None or session.setup.running:
+            return False
+        if not (settings.wheels.strip() or bpy.app.online_access):
+            cls.poll_message_set("Allow Online Access in Blender's System preferences first")
+            return False
+        return True
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Start the setup; its progress appears in the preferences."""
+        settings = preferences.get(context)
+        folder = properties.absolute(settings.environment)
+        requirements = process.requirements_file()
+        if folder is None or requirements is None:
+            missing = "folder" if folder is None else "package list"
+            self.report({"ERROR"}, f"There is no {missing} for the environment")
+            return {"CANCELLED"}
+        wheels = properties.absolute(settings.wheels)
+        session.setup.start(folder, requirements, "" if wheels is None else str(wheels))
+        session.ensure_timer()
+        session.redraw()
+        return {"FINISHED"}
+
+
+class ToonifyOtCancelSetup(bpy.types.Operator):
+    """Stop the setup; it can go on later."""
+
+    bl_idname = "toonify3d.cancel_setup"
+    bl_label = "Cancel Setup"
+    bl_options = {"INTERNAL"}
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Stop it."""
+        session.setup.cancel()
+        session.redraw()
+        return {"FINISHED"}
+
+
+CLASSES = (
+    ToonifyOtCheckBackend,
+    ToonifyOtChoosePython,
+    ToonifyOtPreferences,
+    ToonifyOtSetUpBackend,
+    ToonifyOtCancelSetup,
+)

@@ -5,8 +5,11 @@ Speaks through the real ``toonify3d.service.link``; ``request.json`` says how to
 
 import json
 import os
+import shutil
+import struct
 import sys
 import time
+import zlib
 from pathlib import Path
 
 assert sys.argv[1:5] == ["-m", "toonify3d", "worker", "--job"], sys.argv
@@ -19,12 +22,45 @@ for name in ("PYTHONHOME", "PYTHONSTARTUP"):
 assert os.environ["PYTHONNOUSERSITE"] == "1"
 assert (os.environ["TOONIFY3D_TOKEN"] or "secret") not in " ".join(sys.argv)
 
-import numpy as np  # noqa: E402
-
-from toonify3d.files import write_image, write_json  # noqa: E402
 from toonify3d.service.link import Link  # noqa: E402
 
+
+def write_json(path, document):
+    """Whole or not at all, like the backend does."""
+    path.with_suffix(".part").write_text(json.dumps(document), encoding="utf-8")
+    path.with_suffix(".part").replace(path)
+
+
+def write_image(path, size, color_at):
+    """An RGB PNG without any library; colour by (row, column)."""
+    rows = b"".join(
+        b"\0" + b"".join(bytes(color_at(y, x)) for x in range(size)) for y in range(size)
+    )
+
+    def chunk(kind, data):
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    head = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+
+
+def write_result(folder):
+    """One triangle as an OBJ, or a copy of a real result."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if os.environ.get("FAKE_RESULT"):
+        shutil.copytree(os.environ["FAKE_RESULT"], folder, dirs_exist_ok=True)
+        return
+    obj = "v 0 0 0\nv 0.1 0 0\nv 0 0 0.1\nvt 0 0\nvt 1 0\nvt 0 1\nf 1/1 2/2 3/3\n"
+    (folder / "avatar.obj").write_text(obj)
+    write_image(folder / "albedo.png", 8, lambda y, x: (250, 60, 90))
+    (folder / "report.json").write_text("{}")
+
+
 link = Link.from_environment(job)
+pace = float(os.environ.get("FAKE_PACE", "0.005"))
 sys.stdout.write("Ünï çødé 空間: started\n")
 
 
@@ -44,7 +80,7 @@ for step in range(100 if manner not in ("slow", "deaf", "detached") else 3000):
     if step == 15:
         write_json(job / "job.json", {})
     if step == 20 and manner == "good":
-        write_image(job / "preview" / "current.png", np.full((64, 64, 3), 90, np.uint8))
+        write_image(job / "preview" / "current.png", 128, lambda y, x: (2 * y, 2 * x, 128))
         link.send_preview(job / "preview" / "current.png")
     if step == 3 and manner == "cut":
         link._socket.close()  # as if a firewall had cut it
@@ -61,14 +97,9 @@ for step in range(100 if manner not in ("slow", "deaf", "detached") else 3000):
         report("cancelled", step)
         link.close()
         sys.exit(3)
-    time.sleep(0.005 if manner != "slow" else 0.02)
+    time.sleep(pace if manner != "slow" else 0.02)
 result = job / "styles" / "toon" / "result"
-result.mkdir(parents=True, exist_ok=True)
-(result / "report.json").write_text("{}")
-vertices = np.array([[0, 0, 0], [0.1, 0, 0], [0, 0, 0.1]], np.float32)
-corners = np.array([[[0, 0], [1, 0], [0, 1]]], np.float32)
-np.savez(result / "avatar.npz", vertices=vertices, faces=np.array([[0, 1, 2]]), uvs=corners)
-write_image(result / "albedo.png", np.full((8, 8, 3), (250, 60, 90), np.uint8))
+write_result(result)
 report("done", 100, result="styles/toon/result")
 link.send_result(result)
 link.close()

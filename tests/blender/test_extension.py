@@ -102,7 +102,26 @@ def test_blender_refuses_a_broken_zip(extension_zip, tmp_path):
 
 @needs_bpy
 def test_install_use_upgrade_disable(extension_zip, tmp_path):
-    result = run_in_bpy("extension", tmp_path, zip=str(extension_zip))
+    wheels, environment = tmp_path / "wheels", tmp_path / "Ünï çødé 空間"
+    _write_wheel(wheels)
+    (wheels / "requirements.txt").write_text("tinytoon==1.0\n")
+    result = run_in_bpy(
+        "extension",
+        tmp_path,
+        zip=str(extension_zip),
+        wheels=str(wheels),
+        environment=str(environment),
+    )
+    # Offline: downloads are refused, a folder of wheels is not.
+    assert result["bootstrap_poll"] == [False, False, True]
+    error, python, messages, _ = result["setup"]
+    assert error == "" and python.startswith(str(environment)), result["setup"]
+    assert "Set up" in messages
+    command = [python, "-c", "import tinytoon; print(tinytoon.__name__)"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "tinytoon"
+    lines = {title: (ok, detail) for title, ok, detail in result["after_setup"]}
+    assert lines["Python"][0] and not lines["Packages"][0] and "torch" in lines["Packages"][1]
     assert result["left"] == [] and result["classes"] == []
     assert result["upgraded"]
     assert not result["poll_without"] and result["poll_with"]
@@ -149,6 +168,19 @@ def test_result_in_the_scene(extension_zip, tmp_path):
     assert "damaged" in result["broken"] and result["broken_left"]
     assert result["undo"] == [1, 0]
     assert result["big"][0] > 200_000 and result["big"][1] < 1.0
+
+
+def _write_wheel(folder):
+    """A package of one empty module, as pip wants it."""
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "tinytoon-1.0-py3-none-any.whl", "w") as wheel:
+        info = "tinytoon-1.0.dist-info"
+        wheel.writestr("tinytoon.py", "")
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tinytoon\nVersion: 1.0\n")
+        kind = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        wheel.writestr(f"{info}/WHEEL", kind)
+        names = ["tinytoon.py", f"{info}/METADATA", f"{info}/WHEEL", f"{info}/RECORD"]
+        wheel.writestr(f"{info}/RECORD", "".join(f"{name},,\n" for name in names))
 
 
 def _inputs(folder):

@@ -3,9 +3,10 @@
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
-from prelude import MODULE, FakeLayout, bpy, draw, finish, install, part
+from prelude import ARGS, MODULE, FakeLayout, bpy, draw, finish, install, part
 
 before = {name for name in dir(bpy.types.Scene)}
 install()
@@ -16,11 +17,16 @@ assert {"stylize", "cancel", "resume", "restyle", "import_result"} <= set(dir(bp
 
 panels = part("panels")
 drawn = {cls.__name__: draw(cls) for cls in panels.CLASSES[:2]}
-prefs_log = []
-type(preferences).draw(
-    SimpleNamespace(layout=FakeLayout(prefs_log), bl_rna=preferences.bl_rna),
-    bpy.context,
-)
+
+
+def draw_preferences():
+    log = []
+    stand_in = SimpleNamespace(layout=FakeLayout(log), bl_rna=preferences.bl_rna)
+    type(preferences).draw(stand_in, bpy.context)
+    return log
+
+
+prefs_log = draw_preferences()
 
 scene = bpy.context.scene
 poll_without = bpy.ops.toonify3d.stylize.poll()
@@ -50,6 +56,21 @@ bpy.ops.toonify3d.check_backend()
 bad = [(line.title, line.ok, line.fix) for line in session.check.lines]
 report = part("report").report_text(None, session.check.report)
 
+# Set Up Backend without network, from a folder of wheels, into a folder with any characters.
+bootstrap_poll = [bool(bpy.app.online_access), bpy.ops.toonify3d.set_up_backend.poll()]
+if ARGS.get("wheels"):
+    part("process").BUNDLED = Path(ARGS["wheels"])
+    preferences.wheels, preferences.environment = ARGS["wheels"], ARGS["environment"]
+    bootstrap_poll.append(bpy.ops.toonify3d.set_up_backend.poll())
+    bpy.ops.toonify3d.set_up_backend()
+    setting_up, messages = len(draw_preferences()), []
+    while (session.setup.running or session.check.running) and time.monotonic() < deadline + 100:
+        session.tick()
+        messages.append(session.setup.message)
+        time.sleep(0.05)
+    setup = [session.setup.error, preferences.python, sorted(set(messages)), setting_up]
+    after_setup = [(line.title, line.ok, line.detail) for line in session.check.lines]
+
 idle = []
 for _ in range(200):
     start = time.perf_counter()
@@ -65,6 +86,9 @@ classes = [name for name in dir(bpy.types) if "toonify" in name.lower()]
 finish(
     drawn={name: len(log) for name, log in drawn.items()},
     preferences_drawn=len(prefs_log),
+    bootstrap_poll=bootstrap_poll,
+    setup=setup if ARGS.get("wheels") else None,
+    after_setup=after_setup if ARGS.get("wheels") else None,
     poll_without=poll_without,
     poll_with=poll_with,
     complaint=complaint,

@@ -84,7 +84,8 @@ class FakeLayout:
 
     def __setattr__(self, name, value):
         assert name in {
-            "use_property_split", "use_property_decorate", "scale_y", "alert", "enabled", "active"
+            "use_property_split", "use_property_decorate", "scale_y", "alert", "enabled", "active",
+            "operator_context"
         }, name  # fmt: skip
 
 
