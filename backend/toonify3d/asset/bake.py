@@ -1,7 +1,7 @@
 """Baking fields into textures.
 
 Every texel is carried from the decimated mesh to the full-resolution level set (closest point on
-the marching-cubes surface, then a Newton step along the field's gradient). There the albedo is
+the marching-cubes surface, whose error is far below a texel). There the albedo is
 accumulated along the surface normal front to back with NeuS weights, as the paper reads F_tex:
 since the field is a distance, the opacity along the normal only depends on the depth, so the
 weights are the same for all texels.

@@ -17,7 +17,6 @@ from scipy.sparse.csgraph import connected_components, dijkstra
 from ..scene import FloatArray
 from .flatten import cut_open, flatten, is_disc, stretch
 from .mesh import adjacent_faces, fans
-from .packing import packs_rigidly
 from .raster import overlapping_texels
 
 IntArray = npt.NDArray[np.int64]
@@ -111,7 +110,7 @@ def _try_chart(
     allowed = FACE_STRETCHED_SHARE if is_face else STRETCHED_SHARE
     if bad.mean() > allowed and not small:
         return None, int(np.argmax(relative))
-    if len(piece) > 1 and (_overlaps(uv, triangles) or not packs_rigidly(uv, triangles)):
+    if len(piece) > 1 and _overlaps(uv, triangles):
         return None, int(np.argmax(relative))
     # Equal texel density for all charts: areas as in space.
     uv = uv / np.median(scale)

@@ -1,0 +1,124 @@
+"""Writing the asset: GLB, OBJ with MTL, PLY; every file whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import trimesh
+from PIL import Image
+from trimesh.visual.material import PBRMaterial
+from trimesh.visual.texture import TextureVisuals
+
+from ..files import write_bytes, write_image, write_text
+from ..scene import ByteImage, FloatArray, SurfaceMesh
+from .uv import Atlas
+
+IntArray = npt.NDArray[np.int64]
+# glTF is Y up and looks along +Z; the world is Z up and the face looks along -Y.
+TO_GLTF = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+MATERIAL = "StylizedAvatar"
+
+
+def write_glb(
+    path: Path,
+    vertices: FloatArray,
+    normals: FloatArray,
+    atlas: Atlas,
+    albedo: ByteImage,
+    normal_map: ByteImage | None,
+    roughness: float,
+) -> None:
+    """Write a binary glTF 2.0: Y up, metres, one matte material with the textures inside.
+
+    Args:
+        path: ``.glb``.
+        vertices: ``(V, 3)`` of the mesh, world metres.
+        normals: ``(V, 3)`` unit.
+        atlas: Its atlas; vertices are repeated along seams with the same normal.
+        albedo: sRGB ``(S, S, 3)``.
+        normal_map: Tangent-space normals, or None.
+        roughness: 0 to 1.
+    """
+    material = PBRMaterial(
+        name=MATERIAL,
+        baseColorTexture=Image.fromarray(albedo),
+        normalTexture=None if normal_map is None else Image.fromarray(normal_map),
+        metallicFactor=0.0,
+        roughnessFactor=roughness,
+        doubleSided=False,
+    )
+    mesh = trimesh.Trimesh(
+        vertices=vertices[atlas.source] @ TO_GLTF.T,
+        faces=atlas.faces,
+        vertex_normals=normals[atlas.source] @ TO_GLTF.T,
+        visual=TextureVisuals(uv=atlas.uv, material=material),
+        process=False,
+    )
+    scene = trimesh.Scene()
+    scene.add_geometry(mesh, node_name="Avatar", geom_name="Avatar")
+    data = scene.export(file_type="glb", include_normals=True)
+    write_bytes(path, bytes(data))
+
+
+def write_obj(
+    path: Path,
+    vertices: FloatArray,
+    normals: FloatArray,
+    faces: IntArray,
+    atlas: Atlas,
+    textures: dict[str, str],
+    roughness: float,
+) -> None:
+    """Write Wavefront OBJ and MTL (same stem), Z up in world metres.
+
+    Args:
+        path: ``.obj``.
+        vertices: ``(V, 3)``; kept shared across seams, so the mesh stays closed.
+        normals: ``(V, 3)`` unit.
+        faces: ``(F, 3)``.
+        atlas: UV of the faces' corners.
+        textures: File names beside the OBJ: ``albedo`` and optionally ``normal``.
+        roughness: 0 to 1 (``Pr``, the PBR extension that Blender reads).
+    """
+    lines = [f"mtllib {path.stem}.mtl", "o Avatar"]
+    lines += [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in vertices.tolist()]
+    lines += [f"vt {u:.6f} {v:.6f}" for u, v in atlas.uv.tolist()]
+    lines += [f"vn {x:.4f} {y:.4f} {z:.4f}" for x, y, z in normals.tolist()]
+    lines += [f"usemtl {MATERIAL}", "s 1"]
+    corners = np.stack([faces, atlas.faces, faces], axis=-1) + 1
+    lines += [
+        "f " + " ".join(f"{v}/{t}/{n}" for v, t, n in face) for face in corners.tolist()
+    ]
+    material = [f"newmtl {MATERIAL}", "Ka 0 0 0", "Kd 1 1 1", "Ks 0 0 0", "d 1", "illum 1"]
+    material += [f"Pr {roughness:g}", "Pm 0", f"map_Kd {textures['albedo']}"]
+    if "normal" in textures:
+        material.append(f"norm {textures['normal']}")
+    write_text(path.with_suffix(".mtl"), "\n".join(material) + "\n")
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def write_ply(path: Path, mesh: SurfaceMesh) -> None:
+    """Write binary PLY with vertex colours, world metres."""
+    colors = None
+    if mesh.colors is not None:
+        opaque = np.full((len(mesh.colors), 1), 255, dtype=np.uint8)
+        colors = np.concatenate([mesh.colors, opaque], axis=1)
+    out = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=colors, process=False)
+    write_bytes(path, bytes(out.export(file_type="ply")))
+
+
+def write_texture(path: Path, image: ByteImage) -> None:
+    """Write an 8-bit PNG."""
+    write_image(path, image)
+
+
+def describe(folder: Path, names: list[str]) -> dict[str, dict[str, int | str]]:
+    """Size and SHA-256 of files for the report."""
+    out: dict[str, dict[str, int | str]] = {}
+    for name in names:
+        data = (folder / name).read_bytes()
+        out[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return out
