@@ -313,7 +313,11 @@ class JobQueue:
         return any(job.active or not job.state.finished for job in self.jobs)
 
     def submit(self, job: Job) -> None:
-        """Add a job; it starts at once when no other runs, and the panel shows it."""
+        """Add a job; it starts at once when no other runs, and the panel shows it.
+
+        It takes the place of a finished job in the same folder (resume, restyle).
+        """
+        self.jobs = [item for item in self.jobs if item.folder != job.folder or item.active]
         self.jobs.append(job)
         self.current = job
         self.poll()

@@ -10,6 +10,7 @@ from .job import Job, JobState
 from .operators.job import missing_input
 from .scene import importer, material
 from .scene.mesh import STYLE_PROPERTY
+from .texts import draw_text
 
 _STATE_ICONS = {
     JobState.WAITING: "TIME",
@@ -20,7 +21,6 @@ _STATE_ICONS = {
     JobState.FAILED: "ERROR",
     JobState.CANCELLED: "PAUSE",
 }
-_WRAP = 46
 
 
 class _Panel:
@@ -224,23 +224,6 @@ class TOONIFY3D_PT_export(_Panel, bpy.types.Panel):  # noqa: N801
         row = self.layout.row(align=True)
         for kind in ("GLB", "FBX", "USD", "OBJ", "STL"):
             row.operator("toonify3d.export", text=kind).kind = kind
-
-
-def draw_text(layout: bpy.types.UILayout, text: str, icon: str = "NONE") -> None:
-    """A sentence over as many lines as it needs; Blender's labels do not wrap."""
-    column = layout.column(align=True)
-    for number, line in enumerate(wrapped(text)):
-        column.label(text=line, icon=icon if number == 0 else "BLANK1" if icon != "NONE" else icon)
-
-
-def wrapped(text: str) -> list[str]:
-    """``text`` in lines of about the sidebar's width; at most eight."""
-    lines = [""]
-    for word in text.split():
-        if lines[-1] and len(lines[-1]) + len(word) >= _WRAP:
-            lines.append("")
-        lines[-1] += (" " if lines[-1] else "") + word
-    return lines[:8]
 
 
 CLASSES = (

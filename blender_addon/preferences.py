@@ -7,6 +7,7 @@ import bpy
 
 from . import __package__ as base_package
 from . import compat, doctor
+from .texts import draw_text
 
 
 def default_output() -> Path:
@@ -106,16 +107,19 @@ def _draw_setup(box: bpy.types.UILayout, settings: ToonifyPreferences) -> None:
     if setup.error:
         row = box.row()
         row.alert = True
-        row.label(text=setup.error[:160], icon="ERROR")
+        draw_text(row, setup.error, icon="ERROR", width=60)
     box.label(text="By hand: python bootstrap.py --help, in the add-on's folder", icon="CONSOLE")
 
 
 def _draw_line(layout: bpy.types.UILayout, line: doctor.CheckLine) -> None:
     row = layout.row()
     row.alert = not line.ok
-    row.label(text=f"{line.title}: {line.detail}", icon="CHECKMARK" if line.ok else "ERROR")
+    icon = "CHECKMARK" if line.ok else "ERROR"
+    draw_text(row, f"{line.title}: {line.detail}", icon=icon, width=60)
     if line.fix:
-        row.operator(line.fix, text="Fix")
+        button = row.row()
+        button.alignment = "RIGHT"
+        button.operator(line.fix, text="Fix")
 
 
 def get(context: bpy.types.Context | None = None) -> ToonifyPreferences | None:

@@ -287,6 +287,17 @@ def test_queue_runs_one_at_a_time(jobs, tmp_path):
     assert not third.folder.exists()
 
 
+def test_resuming_replaces_the_entry(jobs, tmp_path):
+    queue = JobQueue()
+    queue.submit(jobs(tmp_path / "a", "fail"))
+    follow(queue.current, finished)
+    queue.submit(jobs(tmp_path / "b", "fail"))
+    follow(queue.current, finished)
+    again = jobs(tmp_path / "a", "good")
+    queue.submit(again)
+    assert [job.name for job in queue.jobs] == ["b", "a"] and queue.current is again
+
+
 RUNNING = protocol.Status("running")
 
 

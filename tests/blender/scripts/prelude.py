@@ -85,7 +85,7 @@ class FakeLayout:
     def __setattr__(self, name, value):
         assert name in {
             "use_property_split", "use_property_decorate", "scale_y", "alert", "enabled", "active",
-            "operator_context"
+            "operator_context", "alignment"
         }, name  # fmt: skip
 
 
