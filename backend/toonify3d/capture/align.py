@@ -266,7 +266,7 @@ def _facing(points: FloatArray, cameras: Sequence[Camera]) -> FloatArray:
     views = np.stack([camera.center for camera in cameras])[:, None] - points
     views /= np.linalg.norm(views, axis=2, keepdims=True)
     cosine = np.einsum("vpi,pi->vp", views, normals)
-    return np.nan_to_num(np.clip((cosine - 0.1) / 0.4, 0.0, 1.0))
+    return np.asarray(np.nan_to_num(np.clip((cosine - 0.1) / 0.4, 0.0, 1.0)), np.float64)
 
 
 def _residuals(cameras: Sequence[Camera], image: FloatArray, points: FloatArray) -> FloatArray:

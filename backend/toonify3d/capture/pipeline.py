@@ -1,0 +1,267 @@
+"""The capture from end to end: video in, aligned :class:`~toonify3d.scene.Scene` out."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError
+from ..files import write_bytes, write_image, write_json
+from ..progress import Progress, SubProgress
+from ..scene import ByteImage, FloatArray, Frame, Scene
+from .align import Alignment, align, align_without_face, camera_yaw
+from .bounds import find_bounds
+from .cameras import SolvedCameras, moved, solve_cameras
+from .landmarks import FaceLandmarker, FaceLandmarks
+from .masks import compute_masks
+from .segmentation import PersonSegmenter
+from .selection import FrameChoice, choose_frames
+from .settings import CaptureSettings
+from .video import check_source, decode
+
+__all__ = ["check_source", "run_capture"]
+
+PERSON_SHARE = 0.03
+"""Share of the picture that must be a person, in the median of some frames, without a face."""
+
+
+def run_capture(
+    source: Path, root: Path, settings: CaptureSettings, device: str, progress: Progress
+) -> Scene:
+    """Turn a video or image folder into a scene under ``root``.
+
+    Writes ``frames/ masks/ depth/ sparse.ply report.json`` and, last of all, ``cameras.json``: the
+    scene is complete when and only when that file exists. An interrupted capture starts over.
+
+    Args:
+        source: Video file or folder of images.
+        root: ``JOB/capture``; what an earlier run left there is replaced.
+        settings: See :class:`CaptureSettings`.
+        device: Torch device for the depth.
+        progress: Gets updates, warnings and a preview.
+
+    Returns:
+        The scene, in the aligned world.
+
+    Raises:
+        InputError: One sentence on what is wrong with the capture: codes ``missing``,
+            ``not_a_video``, ``too_few_frames``, ``mixed_sizes``, ``unreadable_image``,
+            ``no_person``, ``plain_background``, ``cameras_failed``.
+        CancelledError: By ``progress``.
+    """
+    check_source(source, settings.min_frames)
+    _clear(root)
+    report = _Report(progress)
+    with report.step("frames", 0.0, 0.05) as part:
+        choice = choose_frames(source, settings, part)
+        images = _load(source, choice, settings)
+    with report.step("faces", 0.05, 0.12) as part:
+        faces = _find_faces(images, part)
+    with report.step("cameras", 0.12, 0.55) as part:
+        solved = solve_cameras(images, root / "sfm", settings, part, ordered=source.is_file())
+        del images
+    with report.step("alignment", 0.55, 0.57) as part:
+        faces = [_undistorted(faces[i], solved) for i in solved.kept]
+        alignment = _align(solved, faces, settings, part)
+        solved = moved(solved, alignment.similarity)
+    with report.step("masks", 0.57, 0.8) as part:
+        masks = compute_masks(solved.images, solved.cameras, solved.points, settings.masks, part)
+    with report.step("writing", 0.8, 0.84) as part:
+        scene = _write(root, choice, solved, masks, alignment, part)
+    with report.step("depth", 0.84, 1.0) as part:
+        _depth(scene, settings, device, part)
+    scene.notes = report.warnings
+    report.write(root, choice, solved, alignment)
+    scene.save()
+    progress.update(1.0, "Capture done")
+    return scene
+
+
+@dataclass
+class _Report:
+    """Times the steps, and passes progress on while remembering the warnings."""
+
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def step(self, name: str, start: float, stop: float) -> Iterator[Progress]:
+        began = time.monotonic()
+        yield SubProgress(self, start, stop)
+        self.seconds[name] = round(time.monotonic() - began, 2)
+
+    def update(self, fraction: float, message: str = "") -> None:
+        self.progress.update(fraction, message)
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+        self.progress.warn(message)
+
+    def preview(self, image: npt.NDArray[np.uint8]) -> None:
+        self.progress.preview(image)
+
+    def write(
+        self, root: Path, choice: FrameChoice, solved: SolvedCameras, alignment: Alignment
+    ) -> None:
+        document: dict[str, Any] = {
+            "frames": {
+                "decoded": choice.decoded,
+                "duplicates": choice.duplicates,
+                "blurred": choice.blurred,
+                "kept": len(choice.indices),
+                "registered": len(solved.kept),
+            },
+            "cameras": {
+                **solved.model,
+                "reprojection_error_px": solved.error,
+                "sparse_points": len(solved.points),
+            },
+            "face": {
+                "views": alignment.views,
+                "landmark_error_px": None if np.isnan(alignment.error) else alignment.error,
+            },
+            "seconds": self.seconds,
+            "warnings": self.warnings,
+        }
+        write_json(root / "report.json", document)
+
+
+def _clear(root: Path) -> None:
+    """Take away what an earlier run wrote, the file that says "complete" first."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "cameras.json").unlink(missing_ok=True)
+    for name in ("frames", "masks", "depth", "sfm"):
+        shutil.rmtree(root / name, ignore_errors=True)
+
+
+def _load(source: Path, choice: FrameChoice, settings: CaptureSettings) -> list[ByteImage]:
+    wanted = set(choice.indices)
+    return [image for index, image in decode(source, settings.long_side) if index in wanted]
+
+
+def _find_faces(images: Sequence[ByteImage], progress: Progress) -> list[FaceLandmarks | None]:
+    """Landmarks of every frame.
+
+    Raises:
+        InputError: No face in any frame, and nobody who could have one (``no_person``).
+    """
+    landmarker = FaceLandmarker()
+    try:
+        faces = []
+        for index, image in enumerate(images):
+            faces.append(landmarker.detect(image))
+            progress.update((index + 1) / len(images), "Looking for the face")
+    finally:
+        landmarker.close()
+    if not any(faces):
+        _check_person(images)
+    return faces
+
+
+def _check_person(images: Sequence[ByteImage]) -> None:
+    """Without any face: is anybody there at all?"""
+    with PersonSegmenter() as segmenter:
+        shares = [
+            float((segmenter.probability(image) > 0.6).mean())
+            for image in images[:: max(1, len(images) // 10)]
+        ]
+    if float(np.median(shares)) < PERSON_SHARE:
+        raise InputError(
+            "There is no person in the video; film the head and shoulders of one person from all "
+            "around.",
+            "no_person",
+        )
+
+
+def _undistorted(face: FaceLandmarks | None, solved: SolvedCameras) -> FaceLandmarks | None:
+    """The landmarks in the undistorted image (inverse of COLMAP's SIMPLE_RADIAL)."""
+    if face is None:
+        return None
+    K, k = solved.cameras[0].K, float(solved.model["k"])
+    distorted = (face.points[:, :2] - K[:2, 2]) / np.diag(K)[:2]
+    plain = distorted.copy()
+    for _ in range(10):  # a contraction for the small distortions of phones
+        plain = distorted / (1.0 + k * (plain**2).sum(1, keepdims=True))
+    points = np.concatenate([plain * np.diag(K)[:2] + K[:2, 2], face.points[:, 2:]], axis=1)
+    return FaceLandmarks(points, face.score, face.width, face.height)
+
+
+def _align(
+    solved: SolvedCameras,
+    faces: Sequence[FaceLandmarks | None],
+    settings: CaptureSettings,
+    progress: Progress,
+) -> Alignment:
+    alignment = align(solved.cameras, faces, settings.interpupillary_distance)
+    if alignment is None:
+        alignment = align_without_face(solved.cameras)
+    for note in alignment.notes:
+        progress.warn(note)
+    return alignment
+
+
+def _write(
+    root: Path,
+    choice: FrameChoice,
+    solved: SolvedCameras,
+    masks: Sequence[ByteImage],
+    alignment: Alignment,
+    progress: Progress,
+) -> Scene:
+    frames = []
+    for position, camera, image, mask in zip(
+        solved.kept, solved.cameras, solved.images, masks, strict=True
+    ):
+        index = choice.indices[position]
+        frame = Frame(f"{index:04d}", index, camera, camera_yaw(camera))
+        write_image(root / "frames" / f"{frame.name}.png", image)
+        write_image(root / "masks" / f"{frame.name}.png", mask)
+        frames.append(frame)
+        progress.update(len(frames) / len(solved.kept), "Writing frames")
+    write_bytes(root / "sparse.ply", point_cloud_ply(solved.points, solved.colors))
+    progress.preview(_contact(solved, masks))
+    normalization, crop_z = find_bounds(solved.cameras, masks)
+    return Scene(root, frames, normalization, alignment.landmarks, crop_z)
+
+
+def _contact(solved: SolvedCameras, masks: Sequence[ByteImage]) -> ByteImage:
+    """A few frames side by side with the background dimmed."""
+    chosen = np.linspace(0, len(masks) - 1, 6).round().astype(int)
+    tiles = [
+        (solved.images[i] * (0.3 + 0.7 * masks[i][..., None] / 255.0)).astype(np.uint8)
+        for i in chosen
+    ]
+    step = max(1, tiles[0].shape[0] // 360)
+    return np.ascontiguousarray(np.concatenate([tile[::step, ::step] for tile in tiles], axis=1))
+
+
+def _depth(scene: Scene, settings: CaptureSettings, device: str, progress: Progress) -> None:
+    try:
+        depth = importlib.import_module("toonify3d.capture.depth")
+    except ModuleNotFoundError:
+        progress.warn("Depth is not there yet")
+        return
+    depth.compute_depth(scene, settings.depth, device, progress)  # type: ignore[attr-defined]
+
+
+def point_cloud_ply(points: FloatArray, colors: ByteImage) -> bytes:
+    """Points ``(N, 3)`` with RGB colours ``(N, 3)`` as a binary PLY file."""
+    header = (
+        f"ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n"
+        "property float x\nproperty float y\nproperty float z\n"
+        "property uchar red\nproperty uchar green\nproperty uchar blue\nend_header\n"
+    )
+    kind = [("xyz", "<f4", 3), ("rgb", "u1", 3)]
+    table = np.zeros(len(points), dtype=kind)
+    table["xyz"], table["rgb"] = points, colors
+    return header.encode("ascii") + table.tobytes()
