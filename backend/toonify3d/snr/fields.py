@@ -258,6 +258,9 @@ class AppearanceField(nn.Module):
     def __init__(self, settings: FieldSettings, feature_width: int) -> None:
         super().__init__()
         self.settings = settings
+        # Training fades the view direction in: as long as colours cannot depend on it, only the
+        # right geometry explains the same point seen from two sides.
+        self.view_strength = 1.0
         self._direction: FrequencyEncoding | None = None
         direction_width = 9
         if settings.encoding == "frequency":
@@ -282,6 +285,8 @@ class AppearanceField(nn.Module):
             view = spherical_harmonics(direction)
         else:
             view = self._direction.features(direction)
+        if self.view_strength != 1.0:
+            view = view * self.view_strength
         h = torch.cat([x, gradient, view, feature], dim=1)
         for layer in self.layers[:-1]:
             h = relu(layer(h))

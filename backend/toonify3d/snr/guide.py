@@ -11,11 +11,12 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.ndimage import distance_transform_edt, gaussian_filter, label
 
 from ..errors import InputError
-from ..scene import ByteImage, Camera, Normalization
+from ..scene import ByteImage, Camera, FloatArray, Normalization
 from .warp_guide import carve, interpolate, trace_grid
 
 DistanceFunction = Callable[[torch.Tensor], torch.Tensor]
@@ -129,7 +130,7 @@ class Guide:
         self.values[index[:, 0], index[:, 1], index[:, 2]] = torch.maximum(fresh, limit)
 
 
-def _projection(camera: Camera, normalization: Normalization) -> np.ndarray:
+def _projection(camera: Camera, normalization: Normalization) -> FloatArray:
     to_world = np.diag([normalization.radius] * 3 + [1.0])
     to_world[:3, 3] = normalization.center
     out = np.eye(4)
@@ -137,7 +138,7 @@ def _projection(camera: Camera, normalization: Normalization) -> np.ndarray:
     return out
 
 
-def _largest(occupied: np.ndarray) -> np.ndarray:
+def _largest(occupied: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     parts, count = label(occupied)
     if count < 2:
         return occupied
@@ -145,7 +146,7 @@ def _largest(occupied: np.ndarray) -> np.ndarray:
     return np.asarray(parts == 1 + int(sizes.argmax()))
 
 
-def _signed_distance(inside: np.ndarray) -> np.ndarray:
+def _signed_distance(inside: npt.NDArray[np.bool_]) -> FloatArray:
     """Distance to the boundary of a voxel set in unit space, negative inside, slightly smoothed."""
     cell = 2.0 / (inside.shape[0] - 1)
     outer = distance_transform_edt(~inside)

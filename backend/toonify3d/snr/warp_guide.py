@@ -3,7 +3,8 @@
 See :class:`toonify3d.snr.guide.Guide`, which owns the arrays.
 """
 
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator,valid-type,misc,no-any-return"
+# ruff: noqa: UP018, RUF046 (Warp: a variable that a loop changes is declared by its type's call)
 from __future__ import annotations
 
 from typing import Any

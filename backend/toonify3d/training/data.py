@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ..errors import InputError
-from ..scene import ByteImage, Camera, Frame, Normalization, Scene
+from ..scene import ByteImage, Camera, Float32Array, Frame, Normalization, Scene
 from ..snr.guide import Guide
 
 
@@ -42,12 +43,12 @@ class RayBatch(NamedTuple):
 class _Pixels:
     """Candidate pixels of one frame, as arrays of equal length."""
 
-    position: np.ndarray
-    color: np.ndarray
-    mask: np.ndarray
-    core: np.ndarray
-    depth: np.ndarray
-    confidence: np.ndarray
+    position: npt.NDArray[np.int16]
+    color: ByteImage
+    mask: ByteImage
+    core: ByteImage
+    depth: Float32Array
+    confidence: ByteImage
 
 
 class RayBank:
@@ -185,9 +186,10 @@ def _candidates(scene: Scene, frame: Frame, band: float) -> _Pixels:
     inside = (mask > 127).astype(np.uint8)
     reach = max(2, round(band * mask.shape[1]))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    rows, columns = np.nonzero(cv2.dilate(inside, kernel) | (mask > 0))
+    ring = np.asarray(cv2.dilate(inside, kernel)) > 0
+    rows, columns = np.nonzero(ring | (mask > 0))
     # The outline's pixels mix person and background: they teach the mask, not the colour.
-    core = cv2.erode(inside, np.ones((3, 3), np.uint8), borderValue=1)
+    core = np.asarray(cv2.erode(inside, np.ones((3, 3), np.uint8)), dtype=np.uint8)
     depth, confidence = _stereo(scene, frame, mask)
     return _Pixels(
         np.stack([columns, rows], 1).astype(np.int16),
@@ -199,7 +201,7 @@ def _candidates(scene: Scene, frame: Frame, band: float) -> _Pixels:
     )
 
 
-def _stereo(scene: Scene, frame: Frame, mask: ByteImage) -> tuple[np.ndarray, np.ndarray]:
+def _stereo(scene: Scene, frame: Frame, mask: ByteImage) -> tuple[Float32Array, ByteImage]:
     """Stereo depth (float32) and confidence (uint8) at the image's size; zeros without depth."""
     stored = scene.depth(frame)
     size = (mask.shape[1], mask.shape[0])
@@ -208,8 +210,9 @@ def _stereo(scene: Scene, frame: Frame, mask: ByteImage) -> tuple[np.ndarray, np
     depth, confidence = stored
     if depth.shape != mask.shape:
         # Nearest neighbour: interpolating across an occlusion edge would invent depths.
-        depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
-        confidence = cv2.resize(confidence, size, interpolation=cv2.INTER_NEAREST)
+        nearest = cv2.INTER_NEAREST
+        depth = np.asarray(cv2.resize(depth, size, interpolation=nearest), np.float32)
+        confidence = np.asarray(cv2.resize(confidence, size, interpolation=nearest), np.float32)
     valid = (depth > 0) & (mask > 127)
     weight = np.where(valid, confidence.clip(0.0, 1.0), 0.0)
     return np.where(valid, depth, 0.0).astype(np.float32), (weight * 255).astype(np.uint8)

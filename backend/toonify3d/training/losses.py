@@ -57,7 +57,8 @@ def mask_loss(
 
 def eikonal_loss(gradient: torch.Tensor) -> torch.Tensor:
     """Eq. 7: ``(|grad F_geo(x_k)|_2 - 1)^2`` per point, gradients ``(N, 3)``."""
-    return (gradient.norm(dim=-1) - 1.0).square().mean()
+    length: torch.Tensor = torch.linalg.vector_norm(gradient, dim=-1)
+    return (length - 1.0).square().mean()
 
 
 def empty_space_loss(sdf: torch.Tensor, hull_distance: torch.Tensor, margin: float) -> torch.Tensor:

@@ -36,3 +36,11 @@ def active_levels(step: int, settings: PriorSettings) -> int:
     if span <= 0 or step >= span:
         return levels
     return min(levels, first + int((levels - first + 1) * step / span))
+
+
+def view_strength(step: int, settings: PriorSettings) -> float:
+    """0 while colours ignore the view direction, then rising linearly to 1 over as many steps."""
+    span = settings.view_from * settings.steps
+    if span <= 0.0:
+        return 1.0
+    return min(1.0, max(0.0, step / span - 1.0))

@@ -20,7 +20,7 @@ from ..snr.prior import Prior
 from .checkpoint import Timer, load_checkpoint, save_checkpoint
 from .corrections import FrameCorrections
 from .data import RayBank, split_frames
-from .schedule import active_levels, learning_rate_factor, sharpness, stereo_weight
+from .schedule import active_levels, learning_rate_factor, sharpness, stereo_weight, view_strength
 from .settings import PriorSettings
 from .stage1_preview import foreground_psnr, preview_image
 from .stage1_step import Losses, StepRenderer
@@ -140,7 +140,7 @@ class PriorTrainer:
         table = [encoding.table] if isinstance(encoding, HashEncoding) else []
         special = {id(parameter) for parameter in table} | {id(self.prior.variance)}
         network = [p for p in self.prior.parameters() if id(p) not in special]
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": table, "base": settings.lr_table},
             {"params": network, "base": settings.lr_network},
             {"params": [self.corrections.rotation, self.corrections.translation], "base": 1e-4},
@@ -207,6 +207,7 @@ class PriorTrainer:
         encoding = self.prior.geometry.encoding
         if isinstance(encoding, HashEncoding):
             encoding.active = active_levels(step, settings)
+        self.prior.appearance.view_strength = view_strength(step, settings)
         factor = learning_rate_factor(step, settings) * self.lr_scale
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * factor
