@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from . import __version__
 from .errors import (
@@ -36,6 +36,9 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit with 2."""
         self.exit(EXIT_INPUT, f"toonify3d: {message} (see 'toonify3d --help')\n")
+
+
+_Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,7 +99,7 @@ def _build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_stylize(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_stylize(commands: _Commands) -> None:
     parser = commands.add_parser("stylize", help="a video and one exemplar to a stylized 3D head")
     parser.add_argument("capture", metavar="CAPTURE", help="video file or folder of images")
     parser.add_argument("exemplar", metavar="EXEMPLAR", help="one stylized portrait image")
@@ -106,7 +109,7 @@ def _add_stylize(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.set_defaults(run=_run_job)
 
 
-def _add_reconstruct(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_reconstruct(commands: _Commands) -> None:
     parser = commands.add_parser("reconstruct", help="stage I only: the photorealistic prior")
     parser.add_argument("capture", metavar="CAPTURE", help="video file or folder of images")
     parser.add_argument("--job", type=Path, required=True, help="job folder, made when missing")
@@ -114,7 +117,7 @@ def _add_reconstruct(commands: argparse._SubParsersAction[argparse.ArgumentParse
     parser.set_defaults(run=_run_job)
 
 
-def _add_restyle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_restyle(commands: _Commands) -> None:
     parser = commands.add_parser("restyle", help="another exemplar on a finished prior")
     parser.add_argument("job", metavar="JOB", type=Path, help="job folder of an earlier run")
     parser.add_argument("exemplar", metavar="EXEMPLAR", help="one stylized portrait image")
@@ -123,7 +126,7 @@ def _add_restyle(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.set_defaults(run=_run_job)
 
 
-def _add_resume(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_resume(commands: _Commands) -> None:
     parser = commands.add_parser("resume", help="go on after a stop, a crash, a kill")
     parser.add_argument("job", metavar="JOB", type=Path, help="job folder of an earlier run")
     parser.add_argument("--style", help="which style to go on with")
@@ -131,7 +134,7 @@ def _add_resume(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.set_defaults(run=_run_job)
 
 
-def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_demo(commands: _Commands) -> None:
     parser = commands.add_parser("demo", help="the main job on the bundled capture")
     parser.add_argument("--job", type=Path, default=Path("demo_job"), help="job folder")
     parser.add_argument("--exemplar", default="glossy", help="which bundled exemplar")
@@ -139,7 +142,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.set_defaults(run=_demo)
 
 
-def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_evaluate(commands: _Commands) -> None:
     parser = commands.add_parser("evaluate", help="distances to a known shape, as a table and JSON")
     parser.add_argument("job", metavar="JOB", type=Path, help="job folder of a finished run")
     parser.add_argument("--ground-truth", type=Path, required=True, help="folder with gt/")
@@ -148,7 +151,7 @@ def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     parser.set_defaults(run=_evaluate)
 
 
-def _add_settings(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_settings(commands: _Commands) -> None:
     parser = commands.add_parser("settings", help="every setting of a preset, with its meaning")
     parser.add_argument("--preset", default="standard", help="preview, standard, high or paper")
     parser.set_defaults(run=_settings)

@@ -17,13 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from .asset.pipeline import build_asset, extract_mesh, load_mesh, save_mesh
+from .asset.pipeline import build_asset, extract_mesh
 from .capture.pipeline import check_source, run_capture
 from .devices import resolve_device
 from .errors import CancelledError, InputError, ToonifyError
 from .files import write_json
+from .meshes import load_mesh, save_mesh
 from .portrait2d.exemplar import load_exemplar, read_working_image
-from .portrait2d.pipeline import load_folder_views, load_stylized, stylize_views
+from .portrait2d.folder import load_folder_views
+from .portrait2d.pipeline import stylize_views
+from .portrait2d.store import load_stylized
 from .resources import peak_rss_mb, peak_vram_mb
 from .scene import Scene
 from .service.job import (

@@ -9,6 +9,7 @@ import numpy as np
 import trimesh
 
 from ..errors import InputError
+from ..meshes import load_mesh
 from ..scene import Scene, SurfaceMesh
 from .surface import evaluate_surface
 
@@ -54,8 +55,7 @@ def evaluate_job(
 def read_mesh(path: Path) -> SurfaceMesh:
     """A mesh file (npz of ours, or anything trimesh reads) in its own coordinates."""
     if path.suffix == ".npz":
-        with np.load(path) as data:
-            return SurfaceMesh(data["vertices"].astype(float), data["faces"].astype(np.int64))
+        return load_mesh(path)
     mesh = trimesh.load(path, force="mesh", process=False)
     return SurfaceMesh(np.asarray(mesh.vertices, float), np.asarray(mesh.faces, np.int64))
 

@@ -1,0 +1,32 @@
+"""Our own compact mesh file: what one step hands to the next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from .files import write_atomic
+from .scene import SurfaceMesh
+
+
+def save_mesh(path: Path, mesh: SurfaceMesh) -> None:
+    """Write vertices (float64), faces and colours as ``.npz``, atomically."""
+    arrays = {"vertices": mesh.vertices, "faces": mesh.faces}
+    if mesh.colors is not None:
+        arrays["colors"] = mesh.colors
+    write_atomic(path, lambda temporary: np.savez_compressed(temporary, **arrays))
+
+
+def load_mesh(path: Path) -> SurfaceMesh:
+    """Read what :func:`save_mesh` wrote.
+
+    Raises:
+        FileNotFoundError: The file is not there.
+    """
+    with np.load(path) as data:
+        return SurfaceMesh(
+            data["vertices"].astype(np.float64),
+            data["faces"].astype(np.int64),
+            data.get("colors"),
+        )
