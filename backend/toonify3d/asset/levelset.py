@@ -36,7 +36,9 @@ FloatGrid = npt.NDArray[np.float32]
 class Field(Protocol):
     """What the asset step asks of a trained (or analytic) field, in unit space."""
 
-    device: torch.device | str
+    @property
+    def device(self) -> torch.device | str:
+        """Where the field's tensors live."""
 
     def sdf(self, x: torch.Tensor) -> torch.Tensor:
         """Signed distance ``(N,)`` at ``(N, 3)``, negative inside."""
