@@ -81,7 +81,8 @@ def local_ratio(
     ratio -= np.log(_blend(near_room, whole_room) + _FLOOR)
     rows = (np.arange(labels.shape[0]) // block)[:, None]
     columns = (np.arange(labels.shape[1]) // block)[None]
-    return np.clip(ratio[rows, columns, labels], -_LIMIT, _LIMIT).astype(np.float32)
+    chosen = np.clip(ratio[rows, columns, labels], -_LIMIT, _LIMIT)
+    return np.asarray(chosen, np.float32)
 
 
 def _blend(counts: Float32Array, whole: npt.NDArray[np.float64]) -> Float32Array:

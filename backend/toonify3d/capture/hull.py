@@ -12,15 +12,18 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 
 from ..errors import InputError
 from ..files import write_atomic
 from ..scene import ByteImage, Camera, Float32Array, FloatArray, Normalization
+from .look_at import NO_PERSON, look_at_ball
 
 UNSEEN = -1.0e3
 """Signed distance reported by a view that does not see a place: never the largest."""
@@ -220,3 +223,141 @@ def interpolate(grid: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
         grid[None, None], where, align_corners=True, padding_mode="border"
     )
     return value.reshape(-1)
+
+
+@dataclass(frozen=True)
+class Hull:
+    """Visual hull of head and shoulders.
+
+    Attributes:
+        sdf: ``(n, n, n)`` signed distance in unit space over ``[-1, 1]^3``, axes x, y, z, corners
+            included, negative inside. Euclidean away from the surface.
+        normalization: World to unit space; the hull lies within 0.9 of the unit ball.
+        crop_z: World height below which everything was cut away (-inf: nothing was).
+    """
+
+    sdf: Float32Array
+    normalization: Normalization
+    crop_z: float = -np.inf
+
+    @property
+    def occupancy(self) -> npt.NDArray[np.bool_]:
+        """``(n, n, n)`` which grid corners are inside."""
+        return np.asarray(self.sdf < 0)
+
+    def depth(
+        self, camera: Camera, width: int, height: int, device: torch.device | str = "cpu"
+    ) -> Float32Array:
+        """Depth along z ``(height, width)`` in metres of the hull's front, 0 = none."""
+        scale = self.normalization.radius
+        grid = torch.as_tensor(self.sdf, device=device) * scale
+        return trace(grid, self.normalization.center, scale, camera, width, height)
+
+    def save(self, path: Path) -> None:
+        """Write an npz (atomically)."""
+        arrays: dict[str, Any] = {
+            "sdf": self.sdf,
+            "center": self.normalization.center,
+            "radius": np.float64(self.normalization.radius),
+            "crop_z": np.float64(self.crop_z),
+        }
+        write_atomic(path, lambda part: np.savez_compressed(part, **arrays))
+
+    @classmethod
+    def load(cls, path: Path) -> Hull:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: ``path`` is not there.
+        """
+        with np.load(path) as data:
+            normalization = Normalization(data["center"], float(data["radius"]))
+            return cls(data["sdf"], normalization, float(data["crop_z"]))
+
+
+def visual_hull(
+    masks: Sequence[ByteImage],
+    cameras: Sequence[Camera],
+    crop_z: float = -np.inf,
+    resolution: int = 128,
+    outvoted: float = 0.03,
+    min_seen: float = 0.25,
+) -> Hull:
+    """The hull of masks, and the unit ball that holds it.
+
+    Args:
+        masks: ``(H, W)`` 0 to 255; what lies outside an image is unknown, not background.
+        cameras: One per mask, world in metres with Z up.
+        crop_z: World height of the chest plane; the hull ends there.
+        resolution: Corners along each side of the grid.
+        outvoted: Share of the masks that may wrongly call a place background.
+        min_seen: What a smaller share of the views sees is cut away.
+
+    Raises:
+        InputError: The masks have nothing in common (``no_person``).
+    """
+    solid = [_small_mask(mask) for mask in masks]
+    ball = look_at_ball(solid, cameras)
+    center, half = ball.center, ball.radius
+    fields = [silhouette_distance(mask) for mask in solid]
+    count = 72
+    points = grid_points(center, half, count)
+    coarse = vote(points, fields, cameras, outvoted, min_seen)
+    coarse = np.maximum(coarse, crop_z - points[:, 2])
+    cell = 2.0 * half / (count - 1)
+    coarse = largest_piece(coarse.reshape(count, count, count).astype(np.float32), cell)
+    normalization = _unit_ball(points[coarse.ravel() < 0.5 * cell])
+    points = grid_points(normalization.center, normalization.radius, resolution)
+    where = torch.as_tensor((points - center.astype(np.float32)) / np.float32(half))
+    value = interpolate(torch.from_numpy(np.clip(coarse, -3 * cell, 3 * cell)), where).numpy()
+    near = np.flatnonzero((np.abs(value) < 1.8 * cell) & (where.abs().amax(1).numpy() <= 1.0))
+    fine = vote(points[near], fields, cameras, outvoted, min_seen)
+    value[near] = np.maximum(fine, crop_z - points[near, 2])
+    shape = (resolution, resolution, resolution)
+    unit_cell = 2.0 / (resolution - 1)
+    sdf = largest_piece((value / normalization.radius).reshape(shape).astype(np.float32), unit_cell)
+    return Hull(euclidean(sdf, unit_cell), normalization, crop_z)
+
+
+def largest_piece(sdf: Float32Array, cell: float) -> Float32Array:
+    """The grid with every connected piece but the largest made outside.
+
+    Raises:
+        InputError: Nothing is inside (``no_person``).
+    """
+    labels, count = ndimage.label(sdf < 0)
+    if count == 0:
+        raise InputError(NO_PERSON, "no_person")
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    other = (labels > 0) & (labels != int(sizes.argmax()))
+    return np.where(other, np.float32(cell), sdf)
+
+
+def euclidean(sdf: Float32Array, cell: float) -> Float32Array:
+    """True distances beyond a cell and a half from the surface, the given values nearer."""
+    inside = sdf < 0
+    outer = ndimage.distance_transform_edt(~inside).astype(np.float32) * cell
+    inner = ndimage.distance_transform_edt(inside).astype(np.float32) * cell
+    distance = np.where(inside, 0.5 * cell - inner, outer - 0.5 * cell)
+    near = np.abs(distance) < 1.5 * cell
+    limited = np.clip(sdf, -2.0 * cell, 2.0 * cell)
+    return np.where(near, limited, distance).astype(np.float32)
+
+
+def _small_mask(mask: ByteImage, long_side: int = 420) -> npt.NDArray[np.bool_]:
+    scale = min(1.0, long_side / max(mask.shape))
+    size = (round(mask.shape[1] * scale), round(mask.shape[0] * scale))
+    return np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_AREA) > 127)
+
+
+def _unit_ball(points: Float32Array) -> Normalization:
+    """Ball round points so that they lie within 0.9 of its radius (Ritter's centre, refined)."""
+    where = points.astype(np.float64)
+    center = (where.min(0) + where.max(0)) / 2.0
+    for step in range(200):  # Badoiu and Clarkson 2003: move towards the farthest point
+        offset = where - center
+        farthest = int((offset**2).sum(1).argmax())
+        center = center + offset[farthest] / (step + 2.0)
+    radius = float(np.sqrt(((where - center) ** 2).sum(1).max()))
+    return Normalization(center, radius / 0.9)

@@ -18,23 +18,18 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
 
 from ..errors import InputError
 from ..progress import Progress
 from ..scene import ByteImage, Camera, Float32Array, FloatArray
 from .colour_model import COLOURS, Palette, histogram, learn_palette, local_ratio
-from .hull import grid_points, silhouette_distance, trace, vote
+from .hull import grid_points, largest_piece, silhouette_distance, trace, vote
+from .look_at import NO_PERSON, Ball, look_at_ball
 from .mask_settings import MaskSettings
-from .parallax import Ball, ball_evidence
+from .parallax import ball_evidence
 from .segmentation import PersonSegmenter
 
 BoolImage = npt.NDArray[np.bool_]
-
-NO_PERSON = InputError(
-    "No person was found in the video; film the head and shoulders of one person from all around.",
-    "no_person",
-)
 
 
 def compute_masks(
@@ -59,7 +54,7 @@ def compute_masks(
     """
     small = [_fit(image, settings.vote_long_side) for image in images]
     guesses = [_logit(p) for p in _probabilities(images, small[0].shape[:2], progress)]
-    ball = look_at_ball(guesses, cameras)
+    ball = look_at_ball([guess > 0.0 for guess in guesses], cameras)
     farthest = _farthest(cameras, ball, sparse_points)
     tiny = [_fit(image, settings.vote_long_side * 2 // 3) for image in small]
     own = []
@@ -79,50 +74,6 @@ def compute_masks(
     return _final_masks(images, outlines, own, palette, settings, progress)
 
 
-def look_at_ball(guesses: Sequence[Float32Array], cameras: Sequence[Camera]) -> Ball:
-    """Ball round what the frames' guesses (logits) show, from the rays through their middles.
-
-    Raises:
-        InputError: Nearly nothing in most frames (``no_person``).
-    """
-    shown = [guess > 0.0 for guess in guesses]
-    usable = [i for i, mask in enumerate(shown) if mask.mean() > 0.005]
-    if len(usable) < max(3, len(shown) // 3):
-        raise NO_PERSON
-    origins, rays = [], []
-    for i in usable:
-        rows, columns = np.nonzero(shown[i])
-        middle = np.array([[np.median(columns) + 0.5, np.median(rows) + 0.5]])
-        origin, ray = cameras[i].resized(*shown[i].shape[::-1]).rays(middle)
-        origins.append(origin[0])
-        rays.append(ray[0])
-    center = _nearest_point(np.array(origins), np.array(rays))
-    extents = [_extent(shown[i], cameras[i], center) for i in usable]
-    return Ball(center, 1.1 * float(np.percentile(extents, 75)))
-
-
-def _nearest_point(origins: FloatArray, rays: FloatArray, iterations: int = 10) -> FloatArray:
-    """The point nearest to rays in the sense of least absolute distances (reweighting)."""
-    across = np.eye(3) - rays[:, :, None] * rays[:, None, :]
-    weights = np.ones(len(origins))
-    point = origins.mean(0)
-    for _ in range(iterations):
-        matrix = (across * weights[:, None, None]).sum(0)
-        target = np.einsum("n,nij,nj->i", weights, across, origins)
-        point = np.linalg.solve(matrix, target)
-        distance = np.linalg.norm(np.einsum("nij,nj->ni", across, point - origins), axis=1)
-        weights = 1.0 / (distance + 1e-3 * float(np.median(distance)) + 1e-12)
-    return point
-
-
-def _extent(mask: BoolImage, camera: Camera, center: FloatArray) -> float:
-    small = camera.resized(mask.shape[1], mask.shape[0])
-    (middle,), (depth,) = small.project(center[None])
-    rows, columns = np.nonzero(mask)
-    reach = np.percentile(np.hypot(columns - middle[0], rows - middle[1]), 99)
-    return float(reach * depth / small.K[0, 0])
-
-
 def _farthest(cameras: Sequence[Camera], ball: Ball, points: FloatArray | None) -> float:
     """Depth that the room reaches: from the sparse points, else six times the camera distance."""
     distance = float(np.median([np.linalg.norm(c.center - ball.center) for c in cameras]))
@@ -140,7 +91,8 @@ def _probabilities(
         for index, image in enumerate(images):
             probability = segmenter.probability(_fit(image, 640))
             size = (shape[1], shape[0])
-            out.append(cv2.resize(probability, size, interpolation=cv2.INTER_AREA))
+            resized = cv2.resize(probability, size, interpolation=cv2.INTER_AREA)
+            out.append(np.asarray(resized, np.float32))
             progress.update(0.15 * (index + 1) / len(images), "Masks: person segmentation")
     return out
 
@@ -179,21 +131,6 @@ def _vote_round(
     return outlines
 
 
-def largest_piece(sdf: Float32Array, cell: float) -> Float32Array:
-    """The grid with every connected piece but the largest made outside.
-
-    Raises:
-        InputError: Nothing is inside (``no_person``).
-    """
-    labels, count = ndimage.label(sdf < 0)
-    if count == 0:
-        raise NO_PERSON
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    other = (labels > 0) & (labels != int(sizes.argmax()))
-    return np.where(other, np.float32(cell), sdf)
-
-
 def _check_person(outlines: Sequence[Float32Array], guesses: Sequence[Float32Array]) -> None:
     """What the cameras circle round must be a person to the segmentation model."""
     inside = [
@@ -201,7 +138,7 @@ def _check_person(outlines: Sequence[Float32Array], guesses: Sequence[Float32Arr
         for outline, guess in zip(outlines, guesses, strict=True)
     ]
     if float(np.median(inside)) < 0.35:
-        raise NO_PERSON
+        raise InputError(NO_PERSON, "no_person")
 
 
 @dataclass(frozen=True)
@@ -293,14 +230,15 @@ def _final_masks(
 def _crisp(logit: Float32Array, shape: tuple[int, ...]) -> ByteImage:
     """One piece without holes, its edge soft over one pixel, at the size ``shape``."""
     if logit.shape != tuple(shape):
-        logit = cv2.resize(logit, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC)
+        size = (shape[1], shape[0])
+        logit = np.asarray(cv2.resize(logit, size, interpolation=cv2.INTER_CUBIC), np.float32)
     solid = (logit > 0.0).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=4)
     if count < 2:
         return np.zeros(shape, np.uint8)
     solid = (labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())).astype(np.uint8)
     contours, _ = cv2.findContours(solid, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(solid, contours, -1, 1, cv2.FILLED)
+    cv2.drawContours(solid, contours, -1, (1.0,), cv2.FILLED)
     return np.asarray(cv2.GaussianBlur(solid * 255, (3, 3), 0.5), np.uint8)
 
 

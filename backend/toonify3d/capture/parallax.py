@@ -9,55 +9,19 @@ is plain, and there the segmentation model decides.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ..scene import ByteImage, Camera, Float32Array, FloatArray
+from .look_at import Ball, neighbours
 
 TRUNCATION = 30.0
 """Grey levels; a worse match is as good as none (occluded, outside the other image)."""
 DECISIVE = 6.0
 """Difference of matching cost in grey levels that decides a pixel (noise of a phone video: 3)."""
 _HALF_PIXEL = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
-
-
-@dataclass(frozen=True)
-class Ball:
-    """A ball in the world that holds what the cameras look at."""
-
-    center: FloatArray
-    radius: float
-
-
-def neighbours(
-    cameras: Sequence[Camera],
-    center: FloatArray,
-    index: int,
-    targets: Sequence[float],
-    largest: float = 30.0,
-) -> tuple[list[int], list[int]]:
-    """Views to the left and to the right, one near each target angle (degrees), none twice."""
-    angles = view_angles(cameras, center, index)
-    offsets = np.stack([camera.center - cameras[index].center for camera in cameras])
-    side = offsets @ cameras[index].c2w[:3, 0]
-    out: tuple[list[int], list[int]] = ([], [])
-    for chosen, sign in zip(out, (-1.0, 1.0), strict=True):
-        usable = (side * sign > 0) & (angles > 1.0) & (angles < largest)
-        for target in targets:
-            candidates = [int(i) for i in np.flatnonzero(usable) if int(i) not in chosen]
-            if candidates:
-                chosen.append(min(candidates, key=lambda i: abs(float(angles[i]) - target)))
-    return out
-
-
-def view_angles(cameras: Sequence[Camera], center: FloatArray, index: int) -> FloatArray:
-    """Angles ``(n,)`` in degrees of all views to view ``index``, seen from ``center``."""
-    directions = np.stack([camera.center - center for camera in cameras])
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    return np.degrees(np.arccos(np.clip(directions @ directions[index], -1.0, 1.0)))
 
 
 def ball_evidence(

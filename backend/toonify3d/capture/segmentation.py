@@ -77,5 +77,5 @@ class PersonSegmenter:
 def _run(model: Any, image: ByteImage) -> Float32Array:
     mask = np.asarray(model.process(image).segmentation_mask, np.float32)
     if mask.shape != image.shape[:2]:
-        mask = cv2.resize(mask, (image.shape[1], image.shape[0]))
+        mask = np.asarray(cv2.resize(mask, (image.shape[1], image.shape[0])), np.float32)
     return np.clip(mask, 0.0, 1.0)
