@@ -120,7 +120,7 @@ class FaceLandmarks:
         degrees: enough to sort views, not to align them.
         """
         across = self.points[LEFT_EYE[0]] - self.points[RIGHT_EYE[0]]
-        return float(np.arctan2(-across[2], across[0]))
+        return float(np.arctan2(-across[2], np.hypot(across[0], across[1])))
 
 
 class FaceLandmarker:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -19,8 +18,9 @@ from ..files import write_bytes, write_image, write_json
 from ..progress import Progress, SubProgress
 from ..scene import ByteImage, FloatArray, Frame, Scene
 from .align import Alignment, align, align_without_face, camera_yaw
-from .bounds import find_bounds
 from .cameras import SolvedCameras, moved, solve_cameras
+from .depth import compute_depth
+from .hull import visual_hull
 from .landmarks import FaceLandmarker, FaceLandmarks
 from .masks import compute_masks
 from .segmentation import PersonSegmenter
@@ -30,6 +30,9 @@ from .video import check_source, decode
 
 __all__ = ["check_source", "run_capture"]
 
+CHEST = -0.22
+"""World height of the chest plane in metres: a hand under the collar bones. Busts that end higher
+are kept whole."""
 PERSON_SHARE = 0.03
 """Share of the picture that must be a person, in the median of some frames, without a face."""
 
@@ -39,8 +42,8 @@ def run_capture(
 ) -> Scene:
     """Turn a video or image folder into a scene under ``root``.
 
-    Writes ``frames/ masks/ depth/ sparse.ply report.json`` and, last of all, ``cameras.json``: the
-    scene is complete when and only when that file exists. An interrupted capture starts over.
+    Writes ``frames/ masks/ depth/ hull.npz sparse.ply report.json`` and, last of all,
+    ``cameras.json``: the scene is complete when and only when that file exists. An interrupted capture starts over.
 
     Args:
         source: Video file or folder of images.
@@ -78,7 +81,7 @@ def run_capture(
     with report.step("writing", 0.8, 0.84) as part:
         scene = _write(root, choice, solved, masks, alignment, part)
     with report.step("depth", 0.84, 1.0) as part:
-        _depth(scene, settings, device, part)
+        compute_depth(scene, settings.depth, device, part)
     scene.notes = report.warnings
     report.write(root, choice, solved, alignment)
     scene.save()
@@ -139,7 +142,8 @@ class _Report:
 def _clear(root: Path) -> None:
     """Take away what an earlier run wrote, the file that says "complete" first."""
     root.mkdir(parents=True, exist_ok=True)
-    (root / "cameras.json").unlink(missing_ok=True)
+    for name in ("cameras.json", "hull.npz"):
+        (root / name).unlink(missing_ok=True)
     for name in ("frames", "masks", "depth", "sfm"):
         shutil.rmtree(root / name, ignore_errors=True)
 
@@ -230,8 +234,9 @@ def _write(
         progress.update(len(frames) / len(solved.kept), "Writing frames")
     write_bytes(root / "sparse.ply", point_cloud_ply(solved.points, solved.colors))
     progress.preview(_contact(solved, masks))
-    normalization, crop_z = find_bounds(solved.cameras, masks)
-    return Scene(root, frames, normalization, alignment.landmarks, crop_z)
+    hull = visual_hull(list(masks), solved.cameras, CHEST)
+    hull.save(root / "hull.npz")
+    return Scene(root, frames, hull.normalization, alignment.landmarks, hull.crop_z)
 
 
 def _contact(solved: SolvedCameras, masks: Sequence[ByteImage]) -> ByteImage:
@@ -243,15 +248,6 @@ def _contact(solved: SolvedCameras, masks: Sequence[ByteImage]) -> ByteImage:
     ]
     step = max(1, tiles[0].shape[0] // 360)
     return np.ascontiguousarray(np.concatenate([tile[::step, ::step] for tile in tiles], axis=1))
-
-
-def _depth(scene: Scene, settings: CaptureSettings, device: str, progress: Progress) -> None:
-    try:
-        depth = importlib.import_module("toonify3d.capture.depth")
-    except ModuleNotFoundError:
-        progress.warn("Depth is not there yet")
-        return
-    depth.compute_depth(scene, settings.depth, device, progress)  # type: ignore[attr-defined]
 
 
 def point_cloud_ply(points: FloatArray, colors: ByteImage) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .depth_settings import DepthSettings
 from .mask_settings import MaskSettings
 
 
@@ -27,3 +28,5 @@ class CaptureSettings:
     """Threads for structure from motion; 0 means one per core."""
     masks: MaskSettings = field(default_factory=MaskSettings)
     """The person masks."""
+    depth: DepthSettings = field(default_factory=DepthSettings)
+    """The multi-view stereo."""
