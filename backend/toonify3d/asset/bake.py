@@ -182,9 +182,7 @@ class _Baker:
         self.half_length = volume[1]
         self.texels = self.finite = self.reached = 0
 
-    def band(
-        self, first_row: int, rows: int
-    ) -> tuple[Float32Array, Float32Array, Float32Array]:
+    def band(self, first_row: int, rows: int) -> tuple[Float32Array, Float32Array, Float32Array]:
         """Sums of albedo, normal and weight over ``rows`` rows of (super)texels."""
         owner, weights = rasterize(
             self.atlas.uv, self.atlas.faces, self.size, self.size, first_row, rows, self.device
@@ -206,9 +204,7 @@ class _Baker:
             normal[inside] = self._tangent_space(corners, bary, direction)
         return albedo, normal, filled
 
-    def _on_surface(
-        self, corners: IntArray, bary: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
+    def _on_surface(self, corners: IntArray, bary: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Points ``(N, 3)`` of the level set over the decimated mesh, and normals there."""
         start = np.einsum("nk,nkc->nc", bary, self.low[corners])
         smooth = np.einsum("nk,nkc->nc", bary, self.normals[corners])

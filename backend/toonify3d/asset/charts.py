@@ -128,7 +128,9 @@ def _single(faces: IntArray, piece: IntArray, vertices: FloatArray, is_face: boo
 def _overlaps(uv: FloatArray, triangles: IntArray) -> bool:
     low, high = uv.min(axis=0), uv.max(axis=0)
     size = 512
-    return overlapping_texels((uv - low) / max(float((high - low).max()), 1e-12), triangles, size) > 0
+    return (
+        overlapping_texels((uv - low) / max(float((high - low).max()), 1e-12), triangles, size) > 0
+    )
 
 
 def _dual_graph(vertices: FloatArray, faces: IntArray) -> csr_matrix:

@@ -89,9 +89,7 @@ def write_obj(
     lines += [f"vn {x:.4f} {y:.4f} {z:.4f}" for x, y, z in normals.tolist()]
     lines += [f"usemtl {MATERIAL}", "s 1"]
     corners = np.stack([faces, atlas.faces, faces], axis=-1) + 1
-    lines += [
-        "f " + " ".join(f"{v}/{t}/{n}" for v, t, n in face) for face in corners.tolist()
-    ]
+    lines += ["f " + " ".join(f"{v}/{t}/{n}" for v, t, n in face) for face in corners.tolist()]
     material = [f"newmtl {MATERIAL}", "Ka 0 0 0", "Kd 1 1 1", "Ks 0 0 0", "d 1", "illum 1"]
     material += [f"Pr {roughness:g}", "Pm 0", f"map_Kd {textures['albedo']}"]
     if "normal" in textures:

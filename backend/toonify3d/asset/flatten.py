@@ -241,7 +241,10 @@ def _right_side(
         a, b = (k + 1) % 3, (k + 2) % 3
         edge, image = local[:, a] - local[:, b], planar[:, a] - planar[:, b]
         covariance += cotangents[:, k, None, None] * image[:, :, None] * edge[:, None, :]
-    cosine, sine = covariance[:, 0, 0] + covariance[:, 1, 1], covariance[:, 1, 0] - covariance[:, 0, 1]
+    cosine, sine = (
+        covariance[:, 0, 0] + covariance[:, 1, 1],
+        covariance[:, 1, 0] - covariance[:, 0, 1],
+    )
     length = np.maximum(np.hypot(cosine, sine), 1e-30)
     cosine, sine = cosine / length, sine / length
     for k in range(3):

@@ -164,7 +164,8 @@ def extract_level_set(
     values, origin = grid.cropped()
     vertices, triangles = mcubes.marching_cubes(values, 0.0)
     unit = (np.asarray(vertices, dtype=np.float64) + origin) * (2.0 / (blocks * BLOCK)) - 1.0
-    faces = np.asarray(triangles, dtype=np.int64)
+    # PyMCubes turns faces towards the larger values; ours look outward.
+    faces = np.asarray(triangles, dtype=np.int64)[:, ::-1].copy()
     progress.update(1.0, "surface extracted")
     return unit, faces
 
@@ -199,9 +200,9 @@ class _SparseGrid:
         offset = np.stack(np.meshgrid(*[np.arange(BLOCK + 1)] * 3, indexing="ij"), -1)
         group = 512
         for start in range(0, len(active), group):
-            index = (active[start : start + group, None] * BLOCK + offset.reshape(1, -1, 3)).reshape(
-                -1, 3
-            )
+            index = (
+                active[start : start + group, None] * BLOCK + offset.reshape(1, -1, 3)
+            ).reshape(-1, 3)
             flat = np.unique(np.ravel_multi_index(tuple(index.T), self.values.shape))
             flat = flat[np.isnan(self.values.reshape(-1)[flat])]
             self._evaluate(np.stack(np.unravel_index(flat, self.values.shape), axis=-1), None)
@@ -248,8 +249,10 @@ class _SparseGrid:
 
     def _fill_slab(self, i: int, last: bool) -> None:
         """Give the unknown points of one block layer the sign of their block's first corner."""
-        planes = slice((i + 1) * BLOCK, (i + 1) * BLOCK + 1) if last else slice(
-            i * BLOCK, (i + 1) * BLOCK
+        planes = (
+            slice((i + 1) * BLOCK, (i + 1) * BLOCK + 1)
+            if last
+            else slice(i * BLOCK, (i + 1) * BLOCK)
         )
         slab = self.values[planes]
         source = self.values[(i + 1) * BLOCK if last else i * BLOCK, ::BLOCK, ::BLOCK]

@@ -71,9 +71,7 @@ def signed_volume(vertices: FloatArray, faces: IntArray) -> npt.NDArray[np.float
     return np.asarray(np.einsum("ij,ij->i", a, np.cross(b, c)))
 
 
-def largest_component(
-    vertices: FloatArray, faces: IntArray
-) -> tuple[FloatArray, IntArray, int]:
+def largest_component(vertices: FloatArray, faces: IntArray) -> tuple[FloatArray, IntArray, int]:
     """Keep the piece that encloses the most; its faces turn outward.
 
     Inner surfaces and floaters are pieces of their own, so they go with the rest.

@@ -95,9 +95,7 @@ def extract_surface(
     Raises:
         TrainingError: The field has no surface.
     """
-    vertices, faces = extract_level_set(
-        field, settings.resolution, SubProgress(progress, 0.0, 0.8)
-    )
+    vertices, faces = extract_level_set(field, settings.resolution, SubProgress(progress, 0.0, 0.8))
     vertices, faces, dropped = largest_component(vertices, faces)
     if not check_mesh(vertices, faces).manifold:
         vertices, faces = repair(vertices, faces)

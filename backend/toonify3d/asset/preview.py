@@ -25,19 +25,18 @@ def preview_sheet(
         tile: Height of one view in pixels.
     """
     width = tile * 4 // 5
-    cameras = turntable(item.mesh, list(AZIMUTHS), width, tile)
+    cameras = turntable(item.mesh, list(AZIMUTHS), width, tile, whole=False)
     rows = []
     for shading in ("soft", "clay"):
         rows.append([render_view(item, camera, shading)[0] for camera in cameras])
     photo = front_photo(scene)
-    left = [fit(image, width, tile) for image in (exemplar if photo is None else photo, exemplar)]
-    if photo is None:
-        left[0] = np.full_like(left[0], BACKGROUND)
-    return stack([[left[k], *rows[k]] for k in range(2)])
+    blank = np.broadcast_to(np.array(BACKGROUND, dtype=np.uint8), (tile, width, 3)).copy()
+    top = blank if photo is None else fit(photo, width, tile)
+    return stack([[top, *rows[0]], [fit(exemplar, width, tile), *rows[1]]])
 
 
 def front_photo(scene: Scene) -> ByteImage | None:
-    """The photo taken nearest to the front, cropped to its mask's box, or None."""
+    """The photo taken nearest to the front, or None when there is none."""
     if not scene.frames:
         return None
     frame = min(scene.frames, key=lambda item: abs(item.yaw))

@@ -163,16 +163,33 @@ def orbit_camera(
 
 
 def turntable(
-    mesh: SurfaceMesh, azimuths: list[float], width: int, height: int, elevation: float = 0.05
+    mesh: SurfaceMesh,
+    azimuths: list[float],
+    width: int,
+    height: int,
+    elevation: float = 0.05,
+    whole: bool = True,
 ) -> list[Camera]:
-    """Cameras round the mesh that all show it whole, at one distance."""
+    """Cameras round the mesh at one distance.
+
+    Args:
+        mesh: What they look at.
+        azimuths: See :func:`orbit_camera`.
+        width: Pixels.
+        height: Pixels.
+        elevation: Radians.
+        whole: Show all of it; otherwise like a portrait: the head fills the height and the
+            shoulders may run out of the picture at the sides.
+    """
     low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
     center = (low + high) / 2
     fov = 0.42
     around = np.linalg.norm((mesh.vertices - center)[:, :2], axis=1).max()
     tall = (high[2] - low[2]) / 2
     wide = np.tan(fov / 2) * width / height
-    distance = max(tall / np.tan(fov / 2), around / wide) * 1.06 + around * 0.6
+    distance = tall / np.tan(fov / 2) * 1.12
+    if whole:
+        distance = max(distance, around / wide * 1.06) + around * 0.6
     return [
         orbit_camera(center, distance, azimuth, elevation, width, height, fov)
         for azimuth in azimuths

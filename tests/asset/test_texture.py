@@ -1,0 +1,175 @@
+"""Charts, packing, baking: no overlap, little stretch, right colours and normals, full coverage."""
+
+import numpy as np
+import pytest
+
+from toonify3d.asset.bake import (
+    DenseSurface,
+    bake,
+    dilate,
+    normal_weights,
+    tangent_frames,
+)
+from toonify3d.asset.charts import cut_charts
+from toonify3d.asset.flatten import cut_open, flatten, is_disc, stretch
+from toonify3d.asset.levelset import ClippedField, extract_level_set
+from toonify3d.asset.mesh import decimate, largest_component, vertex_normals
+from toonify3d.asset.raster import overlapping_texels, rasterize
+from toonify3d.asset.uv import unwrap
+from toonify3d.progress import SilentProgress
+
+SIZE = 512
+
+
+def low_mesh(fields, distance, faces=1500, resolution=64):
+    field = ClippedField(fields.AnalyticField(distance))
+    v, f = extract_level_set(field, resolution, SilentProgress())
+    v, f, _ = largest_component(v, f)
+    low = decimate(v, f, faces, SilentProgress())
+    return field, (v, f), low
+
+
+@pytest.mark.parametrize("shape", ["ball", "torus", "bumpy"])
+def test_atlas_has_no_overlap_and_little_stretch(fields, shape):
+    distance = {
+        "ball": fields.ball((0.0, 0, 0), 0.6),
+        "torus": fields.torus(0.5, 0.2),
+        "bumpy": fields.union(
+            fields.ball((0.0, 0, 0), 0.5),
+            fields.ball((0.5, 0, 0.1), 0.18),
+            fields.ball((-0.5, 0, 0.1), 0.18),
+        ),
+    }[shape]
+    _, _, (v, f) = low_mesh(fields, distance)
+    atlas = unwrap(v, f, SIZE, 4, SilentProgress())
+    assert atlas.overlap == 0
+    assert atlas.charts <= 24
+    assert atlas.utilization > 0.4
+    assert atlas.uv.min() >= 0 and atlas.uv.max() <= 1
+    assert (atlas.source[atlas.faces] == f).all()
+    scale = stretch(v[atlas.source], atlas.faces, atlas.uv)
+    assert np.percentile(scale / np.median(scale), 2) > 0.5
+    assert np.percentile(scale / np.median(scale), 98) < 2.0
+
+
+def test_charts_keep_their_distance(fields):
+    _, _, (v, f) = low_mesh(fields, fields.ball((0.0, 0, 0), 0.6))
+    padding = 8
+    atlas = unwrap(v, f, SIZE, padding, SilentProgress())
+    charts = cut_charts(v, f)
+    chart_of = np.zeros(len(f), dtype=int)
+    for number, chart in enumerate(charts):
+        chart_of[chart.faces] = number
+    owner, _ = rasterize(atlas.uv, atlas.faces, SIZE, SIZE)
+    image = np.where(owner >= 0, chart_of[np.maximum(owner, 0)], -1)
+    y, x = np.nonzero(image >= 0)
+    for number in range(len(charts)):
+        mine = np.stack([y, x], 1)[image[y, x] == number]
+        other = np.stack([y, x], 1)[image[y, x] != number]
+        step = max(1, len(mine) // 400)
+        gap = np.abs(mine[::step, None] - other[None]).max(axis=2).min()
+        assert gap >= padding - 1
+
+
+def test_face_region_is_denser(fields):
+    _, _, (v, f) = low_mesh(fields, fields.ball((0.0, 0, 0), 0.6))
+    region = v[f].mean(axis=1)[:, 1] < -0.45
+    atlas = unwrap(v, f, SIZE, 4, SilentProgress(), region, 2.0)
+    assert atlas.face_density >= 1.95
+    assert atlas.overlap == 0
+
+
+def test_cut_open_makes_discs(fields):
+    _, _, (v, f) = low_mesh(fields, fields.torus(0.5, 0.2))
+    band = f[np.abs(v[f].mean(axis=1)[:, 2]) < 0.12]
+    ring = band[np.linalg.norm(v[band].mean(axis=1)[:, :2], axis=1) > 0.5]
+    triangles, source = cut_open(ring)
+    assert not is_disc(np.unique(ring, return_inverse=True)[1].reshape(-1, 3))
+    assert is_disc(triangles)
+    assert (source[triangles] == ring).all()
+
+
+def test_flatten_keeps_a_developable_patch_exact():
+    angle, height = np.meshgrid(np.linspace(0, 2, 30), np.linspace(0, 1, 15), indexing="ij")
+    v = np.stack([np.cos(angle), np.sin(angle), height], -1).reshape(-1, 3)
+    index = np.arange(450).reshape(30, 15)
+    a, b, c, d = index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]
+    f = np.stack([np.stack([a, b, c], -1), np.stack([a, c, d], -1)], 2).reshape(-1, 3)
+    uv = flatten(v, f, iterations=60)
+    scale = stretch(v, f, uv)
+    assert scale.min() > 0.97 and scale.max() < 1.03
+
+
+def test_overlap_is_found():
+    uv = np.array([[0.1, 0.1], [0.9, 0.1], [0.1, 0.9], [0.2, 0.1], [0.9, 0.2], [0.3, 0.9]])
+    assert overlapping_texels(uv, np.array([[0, 1, 2], [3, 4, 5]]), 64) > 100
+    shared = np.array([[0.1, 0.1], [0.9, 0.1], [0.9, 0.9], [0.1, 0.9]])
+    assert overlapping_texels(shared, np.array([[0, 1, 2], [0, 2, 3]]), 64) == 0
+
+
+def test_raster_barycentrics_give_texel_centres_back():
+    uv = np.array([[0.05, 0.1], [0.93, 0.21], [0.4, 0.95]])
+    owner, weights = rasterize(uv, np.array([[0, 1, 2]]), 64, 48)
+    y, x = np.nonzero(owner == 0)
+    place = weights[y, x] @ uv
+    assert np.abs(place[:, 0] * 64 - (x + 0.5)).max() < 1e-3
+    assert np.abs((1 - place[:, 1]) * 48 - (y + 0.5)).max() < 1e-3
+    upper, _ = rasterize(uv, np.array([[0, 1, 2]]), 64, 48, first_row=10, rows=7)
+    assert (upper == owner[10:17]).all()
+
+
+@pytest.mark.parametrize("supersample", [1, 2])
+def test_bake_colours_normals_and_coverage(fields, supersample):
+    field, (v, f), (lv, lf) = low_mesh(fields, fields.ball((0.0, 0, 0), 0.6))
+    atlas = unwrap(lv, lf, SIZE, 8, SilentProgress())
+    dense = DenseSurface.of_field(field, v, f)
+    out = bake(field, dense, lv, lf, atlas, SIZE, SilentProgress(), supersample, volume=(3, 0.01))
+    assert out.coverage == 1.0 and out.on_surface > 0.999
+    owner, weights = rasterize(atlas.uv, atlas.faces, SIZE, SIZE)
+    y, x = np.nonzero(owner >= 0)
+    corners = atlas.faces[owner[y, x]]
+    low = np.einsum("nk,nkc->nc", weights[y, x], lv[atlas.source][corners])
+    truth = low / np.linalg.norm(low, axis=1, keepdims=True)
+    # The field's colour is the position: albedo must be that of the true ball, not of the facets.
+    error = np.abs(out.albedo[y, x] / 255.0 - (0.6 * truth * 0.5 + 0.5))
+    assert np.percentile(error, 99) < 0.006
+    n = vertex_normals(lv, lf)[atlas.source]
+    t, sign = tangent_frames(lv[atlas.source], n, atlas)
+    n, t = (np.einsum("nk,nkc->nc", weights[y, x], a[corners]) for a in (n, t))
+    b = sign[corners[:, 0], None] * np.cross(n, t)
+    local = out.normal[y, x] / 127.5 - 1.0
+    world = local[:, :1] * t + local[:, 1:2] * b + local[:, 2:] * n
+    world /= np.linalg.norm(world, axis=1, keepdims=True)
+    assert np.percentile(np.einsum("ij,ij->i", world, truth), 1) > 0.999
+
+
+def test_tangent_follows_u_and_bitangent_follows_v(fields):
+    _, _, (lv, lf) = low_mesh(fields, fields.ball((0.0, 0, 0), 0.6))
+    atlas = unwrap(lv, lf, SIZE, 8, SilentProgress())
+    p, uv = lv[atlas.source][atlas.faces], atlas.uv[atlas.faces]
+    n = vertex_normals(lv, lf)[atlas.source]
+    t, sign = tangent_frames(lv[atlas.source], n, atlas)
+    c = atlas.faces[:, 0]
+    b = sign[c, None] * np.cross(n[c], t[c])
+    edge, delta = p[:, 1] - p[:, 0], uv[:, 1] - uv[:, 0]
+    along_u, along_v = (np.einsum("ij,ij->i", edge, axis) for axis in (t[c], b))
+    assert np.corrcoef(along_u, delta[:, 0])[0, 1] > 0.97
+    assert np.corrcoef(along_v, delta[:, 1])[0, 1] > 0.97
+
+
+def test_dilation_takes_the_nearest_texel():
+    image = np.zeros((20, 30, 3), dtype=np.uint8)
+    covered = np.zeros((20, 30), dtype=bool)
+    covered[5:15, 3:6], covered[5:15, 20:24] = True, True
+    image[:, 3:6], image[:, 20:24] = (200, 10, 10), (10, 200, 10)
+    out = dilate(image, covered)
+    assert (out[:, :12] == (200, 10, 10)).all()
+    assert (out[:, 14:] == (10, 200, 10)).all()
+
+
+def test_volume_weights_are_neus():
+    offsets, weights = normal_weights(5)
+    assert weights.sum() == pytest.approx(1.0) and (weights > 0).all()
+    assert (np.diff(offsets) < 0).all()
+    # What lies in front of the surface counts less than what lies at it.
+    assert weights[0] < weights[2]
