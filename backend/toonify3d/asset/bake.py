@@ -282,4 +282,4 @@ def _shrink(values: Float32Array, factor: int) -> Float32Array:
 def _encode(normal: Float32Array, covered: npt.NDArray[np.bool_]) -> ByteImage:
     unit = np.where(covered[..., None], normal, np.array([0.0, 0.0, 1.0], dtype=np.float32))
     unit = unit / np.maximum(np.linalg.norm(unit, axis=-1, keepdims=True), 1e-12)
-    return np.round((unit * 0.5 + 0.5) * 255).astype(np.uint8)
+    return np.asarray(np.round((unit * 0.5 + 0.5) * 255), dtype=np.uint8)

@@ -172,7 +172,7 @@ def _start_seeds(graph: csr_matrix, centers: FloatArray, rest: IntArray) -> IntA
     while len(chosen) < min(START_CHARTS, len(rest)):
         distance = dijkstra(sub, directed=False, indices=chosen, min_only=True)
         chosen.append(int(np.argmax(np.where(np.isfinite(distance), distance, 1e30))))
-    return rest[np.unique(chosen)]
+    return np.asarray(rest[np.unique(chosen)])
 
 
 def _grow(graph: csr_matrix, rest: IntArray, seeds: IntArray) -> IntArray:

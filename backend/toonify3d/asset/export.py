@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +60,7 @@ def write_glb(
     )
     scene = trimesh.Scene()
     scene.add_geometry(mesh, node_name="Avatar", geom_name="Avatar")
-    data = scene.export(file_type="glb", include_normals=True)
+    data: Any = scene.export(file_type="glb", include_normals=True)
     write_bytes(path, bytes(data))
 
 
@@ -105,7 +106,8 @@ def write_ply(path: Path, mesh: SurfaceMesh) -> None:
         opaque = np.full((len(mesh.colors), 1), 255, dtype=np.uint8)
         colors = np.concatenate([mesh.colors, opaque], axis=1)
     out = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=colors, process=False)
-    write_bytes(path, bytes(out.export(file_type="ply")))
+    data: Any = out.export(file_type="ply")
+    write_bytes(path, bytes(data))
 
 
 def write_texture(path: Path, image: ByteImage) -> None:

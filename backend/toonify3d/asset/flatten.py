@@ -130,7 +130,7 @@ def flatten(vertices: FloatArray, faces: IntArray, iterations: int = 12) -> Floa
 def stretch(vertices: FloatArray, faces: IntArray, uv: FloatArray) -> FloatArray:
     """Linear scale ``(F,)`` of each triangle from space to the plane."""
     space = _areas(_local_frames(vertices[faces]))
-    return np.sqrt(np.maximum(_areas(uv[faces]), 0.0) / np.maximum(space, 1e-30))
+    return np.asarray(np.sqrt(np.maximum(_areas(uv[faces]), 0.0) / np.maximum(space, 1e-30)))
 
 
 def _areas(corners: FloatArray) -> FloatArray:

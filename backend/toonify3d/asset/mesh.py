@@ -283,7 +283,7 @@ def _without_degenerate(faces: IntArray) -> IntArray:
     _, inverse, counts = np.unique(
         np.sort(faces, axis=1), axis=0, return_inverse=True, return_counts=True
     )
-    return faces[counts[inverse.reshape(-1)] == 1]
+    return np.asarray(faces[counts[inverse.reshape(-1)] == 1])
 
 
 def _at_crowded_edges(faces: IntArray) -> npt.NDArray[np.bool_]:

@@ -1,5 +1,9 @@
 """Rasterizing UV triangles: which triangle, and where in it, lies under each texel centre."""
 
+# Warp compiles the kernels from their text; its Python stubs do not describe what they may use.
+# mypy: disable-error-code="untyped-decorator,misc,attr-defined,index,no-any-return"
+# mypy: disable-error-code="var-annotated,valid-type"
+
 from __future__ import annotations
 
 from typing import Any
@@ -15,8 +19,6 @@ IntArray = npt.NDArray[np.int64]
 # edges come nearer than that only by rounding.
 OVERLAP_MARGIN = 0.02
 
-wp.config.quiet = True
-
 
 @wp.func
 def _edge(a: wp.vec2d, b: wp.vec2d, p: wp.vec2d) -> wp.float64:
@@ -25,13 +27,13 @@ def _edge(a: wp.vec2d, b: wp.vec2d, p: wp.vec2d) -> wp.float64:
 
 @wp.kernel
 def _cover(
-    corners: wp.array(dtype=wp.vec2d, ndim=2),  # type: ignore[valid-type]
+    corners: wp.array(dtype=wp.vec2d, ndim=2),
     first_row: int,
     rows: int,
     width: int,
     margin: wp.float64,
-    owner: wp.array(dtype=int, ndim=2),  # type: ignore[valid-type]
-    count: wp.array(dtype=int, ndim=2),  # type: ignore[valid-type]
+    owner: wp.array(dtype=int, ndim=2),
+    count: wp.array(dtype=int, ndim=2),
 ) -> None:
     face = wp.tid()
     a = corners[face, 0]

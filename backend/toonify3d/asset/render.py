@@ -74,7 +74,7 @@ class Buffers:
 
 def render_buffers(item: Renderable, camera: Camera) -> Buffers:
     """Cast one ray through every pixel centre."""
-    hits, origins, directions = _cast(item, camera)
+    hits, directions = _cast(item, camera)
     shape = (camera.height, camera.width)
     seen = hits.face >= 0
     forward = camera.c2w[:3, 2]
@@ -114,7 +114,7 @@ def render_view(
     if shading not in SHADINGS:
         raise ValueError(f"unknown shading {shading!r}")
     fine = camera.resized(camera.width * antialias, camera.height * antialias)
-    hits, _, _ = _cast(item, fine)
+    hits, _ = _cast(item, fine)
     seen = hits.face >= 0
     color = np.zeros((len(seen), 3))
     picked = Hits(hits.face[seen], hits.distance[seen], hits.weights[seen])
@@ -209,10 +209,10 @@ def sample_texture(texture: ByteImage, uv: FloatArray) -> FloatArray:
     return np.asarray((top * (1 - fy) + bottom * fy) / 255.0)
 
 
-def _cast(item: Renderable, camera: Camera) -> tuple[Hits, FloatArray, FloatArray]:
+def _cast(item: Renderable, camera: Camera) -> tuple[Hits, FloatArray]:
     x, y = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
     origins, directions = camera.rays(np.stack([x, y], axis=-1).reshape(-1, 2))
-    return item.query.cast(origins, directions), origins, directions
+    return item.query.cast(origins, directions), directions
 
 
 def _shade(item: Renderable, hits: Hits, camera: Camera, shading: str) -> FloatArray:

@@ -92,7 +92,7 @@ def _density(
 ) -> FloatArray:
     """Linear UV units per metre ``(F,)``."""
     flat = np.abs(planar_areas(uv[triangles]))
-    return np.sqrt(flat / np.maximum(_areas_3d(vertices, faces), 1e-30))
+    return np.asarray(np.sqrt(flat / np.maximum(_areas_3d(vertices, faces), 1e-30)))
 
 
 def _areas_3d(vertices: FloatArray, faces: IntArray) -> FloatArray:

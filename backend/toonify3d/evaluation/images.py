@@ -56,5 +56,5 @@ def foreground(mask: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
     """A mask of any type as booleans: above half of the type's range."""
     if mask.dtype == np.bool_:
         return np.asarray(mask, dtype=np.bool_)
-    half = np.iinfo(mask.dtype).max / 2 if np.issubdtype(mask.dtype, np.integer) else 0.5
+    half = np.iinfo(mask.dtype.name).max / 2 if np.issubdtype(mask.dtype, np.integer) else 0.5
     return np.asarray(mask.astype(np.float64) > half)
