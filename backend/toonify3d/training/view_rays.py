@@ -1,0 +1,266 @@
+"""Rays of stylized portraits, and where they meet the stylized surface (unit space)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..errors import InputError
+from ..scene import Camera, Normalization, Scene, StylizedView
+from ..snr.avatar import PriorLike
+from ..snr.rendering import sphere_interval
+
+
+@dataclass
+class Rays:
+    """Rays in unit space.
+
+    Attributes:
+        origin: ``(N, 3)``.
+        direction: ``(N, 3)``, unit length.
+    """
+
+    origin: Tensor
+    direction: Tensor
+
+    def __len__(self) -> int:
+        return len(self.origin)
+
+    def at(self, distance: Tensor) -> Tensor:
+        """Points ``(N, 3)`` or ``(N, K, 3)`` at distances ``(N,)`` or ``(N, K)`` along the rays."""
+        if distance.dim() == 1:
+            return self.origin + distance[:, None] * self.direction
+        return self.origin[:, None] + distance[..., None] * self.direction[:, None]
+
+    def part(self, rows: slice) -> Rays:
+        """A slice of the rays."""
+        return Rays(self.origin[rows], self.direction[rows])
+
+
+def unit_projection(camera: Camera, normalization: Normalization) -> np.ndarray:
+    """``(3, 4)`` matrix from unit space to homogeneous image points; its third row is depth.
+
+    The depth it gives is along z in units of the normalization radius.
+    """
+    rotation = camera.w2c[:3, :3]
+    offset = (rotation @ normalization.center + camera.w2c[:3, 3]) / normalization.radius
+    return np.asarray(camera.K @ np.concatenate([rotation, offset[:, None]], axis=1))
+
+
+def pixel_rays(
+    camera: Camera,
+    columns: np.ndarray,
+    rows: np.ndarray,
+    normalization: Normalization,
+    device: torch.device,
+) -> Rays:
+    """Rays through the centres of pixels ``(N,)``."""
+    points = np.stack([columns + 0.5, rows + 0.5], axis=1).astype(np.float64)
+    origin, direction = camera.rays(points)
+    return Rays(
+        torch.tensor(normalization.to_unit(origin), dtype=torch.float32, device=device),
+        torch.tensor(direction, dtype=torch.float32, device=device),
+    )
+
+
+def check_views(views: list[StylizedView]) -> None:
+    """Refuse views that cannot supervise anything.
+
+    Raises:
+        InputError: None at all, an image of another size than its camera, or only empty masks.
+    """
+    if not views:
+        raise InputError(
+            "There is no stylized portrait to learn from; give at least one near-frontal frame.",
+            code="no_stylized_views",
+        )
+    for view in views:
+        expected = (view.frame.camera.height, view.frame.camera.width)
+        if view.image.shape[:2] != expected or view.mask.shape[:2] != expected:
+            raise InputError(
+                f"The stylized portrait of frame {view.frame.name} is "
+                f"{view.image.shape[1]} x {view.image.shape[0]} pixels, but the frame is "
+                f"{expected[1]} x {expected[0]}.",
+                code="stylized_view_size",
+            )
+    if not any((view.mask > 127).any() for view in views):
+        raise InputError(
+            "Every stylized portrait has an empty mask, so there is nothing to learn from.",
+            code="empty_stylized_masks",
+        )
+
+
+class ViewRays:
+    """Pixels of all views, ready to be drawn: inside, along and outside of the silhouettes.
+
+    Args:
+        scene: Gives the normalization and the crop height.
+        views: The portraits.
+        device: Where the rays are wanted.
+        edge: Half width in pixels of the band called "along the silhouette".
+        reach: How far outside of the mask, in pixels, rays still say something useful.
+    """
+
+    def __init__(
+        self, scene: Scene, views: list[StylizedView], device: torch.device, edge: int, reach: int
+    ) -> None:
+        check_views(views)
+        self._cameras = [view.frame.camera for view in views]
+        self._normalization = scene.normalization
+        self._device = device
+        pixels, colors, masks, distances = [], [], [], []
+        for number, view in enumerate(views):
+            inside = view.mask > 127
+            signed = signed_distance(inside)
+            chosen = (signed > -reach) & self._above_crop(scene, view.frame.camera)
+            row, column = np.nonzero(chosen)
+            pixels.append(np.stack([np.full_like(row, number), column, row], axis=1))
+            colors.append(view.image[row, column])
+            masks.append(view.mask[row, column])
+            distances.append(signed[row, column])
+        self.pixels = np.concatenate(pixels).astype(np.int32)
+        self.colors = np.concatenate(colors)
+        self.masks = np.concatenate(masks)
+        distance = np.concatenate(distances)
+        pools = [distance > 0, np.abs(distance) <= edge, distance < -edge]
+        self._pools = [np.nonzero(pool)[0] for pool in pools]
+
+    def draw(
+        self, count: int, generator: np.random.Generator, shares: tuple[float, float, float]
+    ) -> tuple[Rays, Tensor, Tensor]:
+        """``count`` rays with their colours ``(N, 3)`` and mask values ``(N,)`` in 0..1.
+
+        Args:
+            count: Number of rays.
+            generator: Source of randomness.
+            shares: Fractions drawn inside, along and outside of the silhouettes.
+        """
+        parts = []
+        for pool, share in zip(self._pools, shares, strict=True):
+            if len(pool) and share > 0:
+                parts.append(pool[generator.integers(0, len(pool), max(1, round(share * count)))])
+        chosen = np.concatenate(parts)
+        chosen = chosen[np.argsort(self.pixels[chosen, 0], kind="stable")]
+        origins, directions = [], []
+        for number, camera in enumerate(self._cameras):
+            rows = self.pixels[chosen][self.pixels[chosen, 0] == number]
+            rays = pixel_rays(camera, rows[:, 1], rows[:, 2], self._normalization, self._device)
+            origins.append(rays.origin)
+            directions.append(rays.direction)
+        color = torch.tensor(self.colors[chosen], device=self._device).float() / 255.0
+        mask = torch.tensor(self.masks[chosen], device=self._device).float() / 255.0
+        return Rays(torch.cat(origins), torch.cat(directions)), color, mask
+
+    @staticmethod
+    def _above_crop(scene: Scene, camera: Camera) -> np.ndarray:
+        """Pixels whose ray passes the head's axis above the crop plane, ``(H, W)`` bool."""
+        shape = (camera.height, camera.width)
+        if not np.isfinite(scene.crop_z):
+            return np.ones(shape, bool)
+        row, column = np.indices(shape)
+        points = np.stack([column.ravel() + 0.5, row.ravel() + 0.5], axis=1)
+        origin, direction = camera.rays(points)
+        toward = scene.normalization.center - origin
+        middle = origin + (toward * direction).sum(1, keepdims=True) * direction
+        return np.asarray((middle[:, 2] > scene.crop_z).reshape(shape))
+
+
+def signed_distance(inside: np.ndarray) -> np.ndarray:
+    """Distance in pixels to the border of a boolean mask, positive inside, ``(H, W)`` float32."""
+    inner = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 5)
+    outer = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, 5)
+    return np.asarray(inner - outer, dtype=np.float32)
+
+
+class CoarseDistance:
+    """The stylized signed distance on a grid: cheap enough to search along every ray.
+
+    Args:
+        prior: Evaluated once at every node.
+        resolution: Nodes per axis over ``[-1, 1]^3``.
+    """
+
+    def __init__(self, prior: PriorLike, resolution: int) -> None:
+        self.axis = torch.linspace(-1.0, 1.0, resolution, device=prior.device)
+        z, y, x = torch.meshgrid(self.axis, self.axis, self.axis, indexing="ij")
+        # grid_sample's volume is indexed (z, y, x).
+        self._nodes = torch.stack([x, y, z], dim=-1)
+        with torch.no_grad():
+            distance = torch.cat([prior.sdf(plane.reshape(-1, 3)) for plane in self._nodes])
+        self._prior = distance.reshape(1, 1, *self._nodes.shape[:3])
+        self._bent = self._prior
+
+    @torch.no_grad()
+    def refresh(self, deformation: nn.Module, resolution: int = 40) -> None:
+        """Bend the grid by the current deformation, itself sampled at ``resolution`` nodes."""
+        axis = torch.linspace(-1.0, 1.0, resolution, device=self.axis.device)
+        z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+        points = torch.stack([x, y, z], dim=-1).reshape(-1, 3)
+        shape = (resolution,) * 3
+        displacement = deformation(points).T.reshape(1, 3, *shape)
+        full = functional.interpolate(
+            displacement, size=self._nodes.shape[:3], mode="trilinear", align_corners=True
+        )[0].permute(1, 2, 3, 0)
+        bent = _interpolate(self._prior, (self._nodes + full).reshape(-1, 3))
+        self._bent = bent.reshape(self._prior.shape)
+
+    def __call__(self, y: Tensor) -> Tensor:
+        """Interpolated distance ``(N,)`` at stylized points ``(N, 3)``."""
+        return _interpolate(self._bent, y)
+
+    def band(self, width: float) -> Tensor:
+        """Nodes nearer than ``width`` to the surface and in the unit sphere, ``(M, 3)``."""
+        nodes = self._nodes[self._bent[0, 0].abs() < width]
+        return nodes[nodes.norm(dim=1) < 1.0]
+
+
+def _interpolate(volume: Tensor, points: Tensor) -> Tensor:
+    value = functional.grid_sample(
+        volume,
+        points.reshape(1, -1, 1, 1, 3),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=True,
+    )
+    return value.reshape(-1)
+
+
+@torch.no_grad()
+def deepest(coarse: CoarseDistance, rays: Rays, steps: int) -> Tensor:
+    """Distance along every ray ``(N,)`` of its least signed distance, by a parabola's vertex."""
+    near, far, _ = sphere_interval(rays.origin, rays.direction)
+    fractions = (torch.arange(steps, device=near.device) + 0.5) / steps
+    distance = near[:, None] + (far - near)[:, None] * fractions
+    value = coarse(rays.at(distance).reshape(-1, 3)).reshape(distance.shape)
+    lowest = value.argmin(1).clamp(1, steps - 2)[:, None]
+    before, middle, after = (value.gather(1, lowest + i)[:, 0] for i in (-1, 0, 1))
+    bend = (before - 2.0 * middle + after).clamp(min=1e-6)
+    shift = (0.5 * (before - after) / bend).clamp(-1.0, 1.0)
+    return distance.gather(1, lowest)[:, 0] + shift * (far - near) / steps
+
+
+@torch.no_grad()
+def locate(coarse: CoarseDistance, rays: Rays, steps: int) -> tuple[Tensor, Tensor]:
+    """First crossing of every ray with the stylized surface on the coarse grid.
+
+    Returns:
+        Distance along the ray ``(N,)`` (of the nearest approach where nothing is hit) and whether
+        it hits ``(N,)``.
+    """
+    near, far, meets = sphere_interval(rays.origin, rays.direction)
+    fractions = (torch.arange(steps, device=near.device) + 0.5) / steps
+    distance = near[:, None] + (far - near)[:, None] * fractions
+    value = coarse(rays.at(distance).reshape(-1, 3)).reshape(distance.shape)
+    crossing = (value[:, :-1] > 0) & (value[:, 1:] <= 0)
+    hit = crossing.any(1) & meets
+    first = torch.where(crossing.any(1), crossing.to(torch.uint8).argmax(1), value.argmin(1))
+    first = first.clamp(max=steps - 2)[:, None]
+    before, after = value.gather(1, first)[:, 0], value.gather(1, first + 1)[:, 0]
+    share = torch.where(hit, before / (before - after).clamp(min=1e-9), torch.zeros_like(before))
+    spacing = (far - near) / steps
+    return distance.gather(1, first)[:, 0] + share.clamp(0, 1) * spacing, hit
