@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .files import write_atomic
 from .scene import SurfaceMesh
@@ -12,7 +14,7 @@ from .scene import SurfaceMesh
 
 def save_mesh(path: Path, mesh: SurfaceMesh) -> None:
     """Write vertices (float64), faces and colours as ``.npz``, atomically."""
-    arrays = {"vertices": mesh.vertices, "faces": mesh.faces}
+    arrays: dict[str, npt.NDArray[Any]] = {"vertices": mesh.vertices, "faces": mesh.faces}
     if mesh.colors is not None:
         arrays["colors"] = mesh.colors
     write_atomic(path, lambda temporary: np.savez_compressed(temporary, **arrays))

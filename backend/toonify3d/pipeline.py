@@ -407,7 +407,7 @@ def _style_steps(context: _Context, scene: Scene, settings: JobSettings, style: 
         folder = folders["portraits"]
         if style.portraits is not None:
             made = load_folder_views(
-                scene, style.portraits, style.exemplar, folder, chosen.stylize, reporter
+                scene, style.portraits, style.exemplar, chosen.stylize, reporter, folder
             )
         else:
             made = stylize_views(
