@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from toonify3d.scene import Normalization
 from toonify3d.snr.fields import FieldSettings, GeometryField, make_encoding
 from toonify3d.snr.prior import Prior

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from toonify3d.snr.encoding import FrequencyEncoding, HashEncoding, spherical_harmonics
 from toonify3d.snr.reference_grid import encode_reference
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from toonify3d.scene import Camera, Normalization
 from toonify3d.snr.guide import Guide
 from toonify3d.snr.rendering import (
