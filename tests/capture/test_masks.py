@@ -110,6 +110,7 @@ def test_no_person_is_said(capture, kind):
     assert caught.value.code == "no_person"
 
 
+@pytest.mark.shared
 def test_segmenter_finds_a_real_face(shared_portrait):
     with PersonSegmenter() as segmenter:
         whole = segmenter.probability(shared_portrait)

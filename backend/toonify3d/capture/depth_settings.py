@@ -21,13 +21,13 @@ class DepthSettings:
     """How far behind the hull's surface it ends (hollows), as a share of the scene's radius."""
     neighbour_angles: tuple[float, ...] = (5.0, 10.0, 16.0)
     """Angles in degrees of the views compared, on either side."""
-    window: int = 7
+    window: int = 5
     """Side of the correlation window in pixels."""
     smooth_small: float = 0.003
     """Penalty of a step of one plane between neighbouring pixels (correlation is 0 to 1)."""
     smooth_large: float = 0.03
     """Penalty of any larger step."""
-    hull_prior: float = 0.4
+    hull_prior: float = 0.06
     """Cost of a surface as far behind the hull as the scene's radius (correlation is 0 to 1)."""
     tolerance: float = 0.012
     """Two depth maps agree within this share of the scene's radius."""
