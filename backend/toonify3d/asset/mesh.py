@@ -41,7 +41,7 @@ class MeshCheck:
 
 def check_mesh(vertices: FloatArray, faces: IntArray) -> MeshCheck:
     """Examine ``vertices (V, 3)`` and ``faces (F, 3)``; geometry plays no part."""
-    edges, face_of, forward = _half_edges(faces)
+    edges, _, forward = _half_edges(faces)
     _, inverse, counts = np.unique(edges, axis=0, return_inverse=True, return_counts=True)
     balance = np.bincount(inverse.reshape(-1), weights=np.where(forward, 1.0, -1.0))
     paired = bool((counts == 2).all()) and bool((balance == 0).all()) and len(faces) > 0
@@ -272,6 +272,7 @@ def fans(faces: IntArray) -> tuple[IntArray, IntArray]:
 
 
 def split_fans(vertices: FloatArray, faces: IntArray) -> tuple[FloatArray, IntArray]:
+    """Give every fan of triangles a vertex of its own."""
     fan, vertex = fans(faces)
     return vertices[vertex], fan.reshape(-1, 3)
 

@@ -100,7 +100,7 @@ def _pack(
         h, w = mask.shape
         occupied[y : y + h, x : x + w] |= mask
         spectrum = rfft2(occupied.astype(np.float32), (2 * GRID, 2 * GRID))
-        placed[index] = local + [x, y]
+        placed[index] = local + np.array([x, y])
     return placed
 
 
