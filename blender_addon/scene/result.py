@@ -72,7 +72,8 @@ def read_obj(path: Path) -> dict[str, np.ndarray]:
     """
     points: list[list[float]] = []
     coordinates: list[list[float]] = []
-    corners: list[tuple[int, int]] = []
+    directions: list[list[float]] = []
+    corners: list[tuple[int, int, int]] = []
     try:
         with open(path, encoding="utf-8") as handle:
             for line in handle:
@@ -81,36 +82,48 @@ def read_obj(path: Path) -> dict[str, np.ndarray]:
                     points.append([float(value) for value in rest.split()[:3]])
                 elif kind == "vt":
                     coordinates.append([float(value) for value in rest.split()[:2]])
+                elif kind == "vn":
+                    directions.append([float(value) for value in rest.split()[:3]])
                 elif kind == "f":
-                    corners += _fan(rest.split(), len(points), len(coordinates))
+                    corners += _fan(rest.split(), len(points), len(coordinates), len(directions))
     except (OSError, ValueError, IndexError) as error:
         raise ResultError(f"{path.name} is damaged ({error})") from error
     if not corners:
         raise ResultError(f"{path.name} has no faces")
-    index = np.array(corners, dtype=np.int64).reshape(-1, 3, 2)
+    index = np.array(corners, dtype=np.int64).reshape(-1, 3, 3)
     arrays = {"vertices": np.array(points, np.float32), "faces": index[..., 0]}
-    if coordinates and index[..., 1].min() >= 0 and index[..., 1].max() < len(coordinates):
+    if _within(index[..., 1], coordinates):
         arrays["uvs"] = np.array(coordinates, np.float32)[index[..., 1]]
+    if _within(index[..., 2], directions) and index[..., 0].max() < len(points):
+        normals = np.zeros((len(points), 3), np.float32)
+        # One normal per vertex, as our own files have it; of several the last one counts.
+        normals[index[..., 0].ravel()] = np.array(directions, np.float32)[index[..., 2].ravel()]
+        arrays["normals"] = normals
     return arrays
 
 
-def _fan(tokens: list[str], points: int, coordinates: int) -> list[tuple[int, int]]:
-    ring: list[tuple[int, int]] = []
+def _within(index: np.ndarray, items: list[list[float]]) -> bool:
+    return bool(items) and 0 <= index.min() and index.max() < len(items)
+
+
+def _fan(tokens: list[str], *counts: int) -> list[tuple[int, int, int]]:
+    """Corners of a polygon's triangles as 0-based indices of point, coordinate and normal."""
+    ring = []
     for token in tokens:
-        first, *others = token.split("/")
-        vertex = int(first)
-        texture = int(others[0]) if others and others[0] else 0
-        # OBJ counts from 1, negative numbers count back from the last one read; 0 = none here.
+        numbers = [int(part) if part else 0 for part in token.split("/")]
+        numbers += [0] * (3 - len(numbers))
+        # OBJ counts from 1; negative numbers count back from the last one read; 0 is none here.
         ring.append(
-            (
-                vertex - 1 if vertex > 0 else points + vertex,
-                texture - 1 if texture >= 0 else coordinates + texture,
+            tuple(
+                number - 1 if number >= 0 else count + number
+                for number, count in zip(numbers, counts, strict=False)
             )
         )
-    fan: list[tuple[int, int]] = []
-    for second in range(1, len(ring) - 1):
-        fan += [ring[0], ring[second], ring[second + 1]]
-    return fan
+    return [
+        corner
+        for second in range(1, len(ring) - 1)
+        for corner in (ring[0], ring[second], ring[second + 1])
+    ]
 
 
 def _checked(arrays: dict[str, np.ndarray], folder: Path) -> AvatarData:

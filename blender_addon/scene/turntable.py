@@ -31,7 +31,7 @@ _RIGS = {
 }
 _WORLD_STRENGTH = {"SOFT": 0.5, "STUDIO": 0.25, "DRAMATIC": 0.05}
 _LENS_MM, _SENSOR_MM = 85.0, 36.0
-_MARGIN = 1.15
+_MARGIN = 1.08
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,15 @@ def build_turntable(
         settings: See :class:`TurntableSettings`.
     """
     scene = bpy.data.scenes.new(SCENE_NAME)
-    center, radius = _bounds(avatar)
+    extent = _extent(avatar)
     holder = bpy.data.collections.new(SCENE_NAME)
     holder.objects.link(avatar)
     subject = bpy.data.objects.new(f"{SCENE_NAME} Subject", None)
     subject.instance_type = "COLLECTION"
     subject.instance_collection = holder
-    holder.instance_offset = center
+    holder.instance_offset = extent.center
     pivot = bpy.data.objects.new(f"{SCENE_NAME} Pivot", None)
-    for item in (subject, pivot, *_stage(pivot, radius, settings)):
+    for item in (subject, pivot, *_stage(pivot, extent, settings)):
         scene.collection.objects.link(item)
     scene.camera = next(item for item in scene.collection.objects if item.type == "CAMERA")
     _turn(subject if settings.turns == "OBJECT" else pivot, settings)
@@ -108,32 +108,48 @@ def remove_turntable(scene: bpy.types.Scene) -> None:
     bpy.data.batch_remove(owned)
 
 
-def _bounds(avatar: bpy.types.Object) -> tuple[Vector, float]:
-    """Centre and radius of the avatar's box in the world, as it looks now (modifiers, keys)."""
+@dataclass(frozen=True)
+class _Extent:
+    """The upright cylinder that the turning avatar fills."""
+
+    center: Vector
+    radius: float
+    half_height: float
+
+    @property
+    def size(self) -> float:
+        """The larger of the two half extents."""
+        return max(self.radius, self.half_height)
+
+
+def _extent(avatar: bpy.types.Object) -> _Extent:
+    """Extent of the avatar in the world, as it looks now (modifiers, keys)."""
     corners = [avatar.matrix_world @ Vector(corner) for corner in avatar.bound_box]
     low = Vector(min(corner[axis] for corner in corners) for axis in range(3))
     high = Vector(max(corner[axis] for corner in corners) for axis in range(3))
-    return (low + high) / 2, max((high - low).length / 2, 1e-6)
+    half = (high - low) / 2
+    return _Extent((low + high) / 2, max(math.hypot(half.x, half.y), 1e-6), max(half.z, 1e-6))
 
 
 def _stage(
-    pivot: bpy.types.Object, radius: float, settings: TurntableSettings
+    pivot: bpy.types.Object, extent: _Extent, settings: TurntableSettings
 ) -> list[bpy.types.Object]:
     """Camera and lights, children of the pivot."""
     camera = bpy.data.objects.new(f"{SCENE_NAME} Camera", bpy.data.cameras.new(SCENE_NAME))
     camera.data.lens, camera.data.sensor_width = _LENS_MM, _SENSOR_MM
-    half_angle = math.atan(_SENSOR_MM / (2 * _LENS_MM))
-    distance = _MARGIN * radius / math.sin(half_angle)
+    half_tangent = _SENSOR_MM / (2 * _LENS_MM)
+    # The nearest rim of the cylinder must fit into the square picture.
+    distance = extent.radius + _MARGIN * extent.size / half_tangent
     camera.data.clip_start, camera.data.clip_end = distance / 100, distance * 10
     camera.location = (0.0, -distance, 0.0)
     camera.rotation_euler = (math.pi / 2, 0.0, 0.0)
     items = [camera]
     for index, (direction, strength, share) in enumerate(_RIGS[settings.light]):
         data = bpy.data.lights.new(f"{SCENE_NAME} {index}", "AREA")
-        place = Vector(direction) * radius * 3.0
-        data.size = 2.0 * share * radius
+        place = Vector(direction) * extent.size * 3.0
+        data.size = 2.0 * share * extent.size
         # Area lights fall off with distance squared: the same look at any size of the head.
-        data.energy = 15.0 * strength * place.length_squared
+        data.energy = 9.0 * strength * place.length_squared
         light = bpy.data.objects.new(f"{SCENE_NAME} Light {index}", data)
         light.location = place
         light.rotation_euler = (-place).to_track_quat("-Z", "Y").to_euler()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = Path(__file__).resolve().parent / "scripts"
+PYTHON = os.environ.get("TOONIFY3D_BPY_PYTHON", sys.executable)  # to try another Blender version
 HAS_BPY = importlib.util.find_spec("bpy") is not None
 
 
@@ -20,7 +21,7 @@ def run_in_bpy(name, scratch, timeout=240, **arguments):
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     environment["BLENDER_USER_RESOURCES"] = tempfile.mkdtemp(prefix="blender-user-", dir=scratch)
     done = subprocess.run(
-        [sys.executable, str(SCRIPTS / f"{name}.py"), str(given), str(report)],
+        [PYTHON, str(SCRIPTS / f"{name}.py"), str(given), str(report)],
         env=environment,
         capture_output=True,
         text=True,

@@ -109,6 +109,7 @@ def test_install_use_upgrade_disable(extension_zip, tmp_path):
         "extension",
         tmp_path,
         zip=str(extension_zip),
+        python=sys.executable,
         wheels=str(wheels),
         environment=str(environment),
     )
