@@ -188,3 +188,28 @@ def test_a_wrong_mask_does_not_carve_everything() -> None:
         cameras, masks, Normalization(np.zeros(3), 1.0), 33, torch.device("cpu")
     )
     assert float(guide.distance(torch.zeros((1, 3)))) < -0.3
+
+
+def test_depth_cuts_hollows_that_the_masks_cannot_show() -> None:
+    class Smaller(Ball):
+        def sdf(self, x: torch.Tensor) -> torch.Tensor:
+            return x.norm(dim=1) - 0.42
+
+    normalization = Normalization(np.array([0.1, 0.0, 1.0]), 0.5)
+    cameras = [
+        camera.transformed(
+            np.array([[0.5, 0, 0, 0.1], [0, 0.5, 0, 0], [0, 0, 0.5, 1.0], [0, 0, 0, 1.0]])
+        )
+        for camera in _ring(12)
+    ]
+    masks = [render_view(Ball(), camera, normalization).mask for camera in cameras]
+    guide = Guide.from_masks(cameras, masks, normalization, 49, torch.device("cpu"))
+    depths = []
+    for camera in cameras:
+        depth = render_view(Smaller(), camera, normalization).depth
+        depths.append((depth, (depth > 0).astype(np.float32)))
+    guide.carve_with_depth(cameras, depths, normalization)
+    angle = torch.rand(100) * 6.28
+    equator = torch.stack([angle.cos(), angle.sin(), torch.zeros(100)], 1)
+    assert float(guide.distance(equator * 0.42).abs().mean()) < 0.5 * guide.cell
+    assert (guide.hull_distance(equator * 0.42) < -guide.cell).all()

@@ -16,8 +16,8 @@ import torch
 from scipy.ndimage import distance_transform_edt, gaussian_filter, label
 
 from ..errors import InputError
-from ..scene import ByteImage, Camera, FloatArray, Normalization
-from .warp_guide import carve, interpolate, trace_grid
+from ..scene import ByteImage, Camera, Float32Array, FloatArray, Normalization
+from .warp_guide import carve, fuse_depth, interpolate, trace_grid
 
 DistanceFunction = Callable[[torch.Tensor], torch.Tensor]
 BAND_CELLS = 3.0
@@ -95,6 +95,47 @@ class Guide:
             )
         distance = torch.tensor(_signed_distance(inside), dtype=torch.float32, device=device)
         return cls(distance.clone(), distance)
+
+    def carve_with_depth(
+        self,
+        cameras: list[Camera],
+        depths: list[tuple[Float32Array, Float32Array]],
+        normalization: Normalization,
+        truncation_cells: float = 6.0,
+        least_weight: float = 1.0,
+    ) -> None:
+        """Cut the hull's concavities out of the followed surface by fused stereo depth.
+
+        A hull cannot see eye sockets or the hollow of a chest, and colour alone moves a surface
+        there only slowly. Stereo is right to half a percent: good enough for a start.
+
+        Args:
+            cameras: One per depth map, at any resolution of the same view.
+            depths: Depth along z in world units (0 = none) and confidence, ``(h, w)`` each.
+            normalization: World to unit space.
+            truncation_cells: Truncation of the fused distance in cells.
+            least_weight: Total confidence below which a vertex is left to the hull.
+        """
+        shapes, flat, weights, projections, offset = [], [], [], [], 0
+        device = self.values.device
+        for camera, (depth, confidence) in zip(cameras, depths, strict=True):
+            height, width = depth.shape
+            shapes.append((width, height, offset))
+            flat.append(depth.ravel() / normalization.radius)
+            weights.append(np.where(depth > 0, confidence, 0.0).ravel())
+            projection = _projection(camera.resized(width, height), normalization)
+            projections.append(projection / normalization.radius)
+            offset += depth.size
+        fused, total = fuse_depth(
+            torch.tensor(np.stack(projections), dtype=torch.float32, device=device),
+            torch.tensor(shapes, dtype=torch.int32, device=device),
+            torch.tensor(np.concatenate(flat), dtype=torch.float32, device=device),
+            torch.tensor(np.concatenate(weights), dtype=torch.float32, device=device),
+            truncation_cells * self.cell,
+            self.values.shape[0],
+        )
+        trusted = (total > least_weight) & (self.hull.abs() < 2.0 * truncation_cells * self.cell)
+        self.values = torch.where(trusted, torch.maximum(self.hull, fused), self.hull)
 
     def intersect(
         self, origins: torch.Tensor, directions: torch.Tensor

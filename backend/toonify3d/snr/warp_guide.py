@@ -136,6 +136,77 @@ def _trace(
     result[n] = wp.vec3(t_best, best, (ahead - behind) / cell)
 
 
+@wp.kernel(enable_backward=False)
+def _fuse(
+    projections: wp.array(dtype=wp.mat44),
+    shapes: wp.array(dtype=wp.vec3i),
+    depths: wp.array(dtype=float),
+    weights: wp.array(dtype=float),
+    truncation: float,
+    fused: wp.array3d(dtype=float),
+    total: wp.array3d(dtype=float),
+) -> None:
+    i, j, k = wp.tid()
+    cell = 2.0 / float(fused.shape[0] - 1)
+    x = wp.vec4(float(i) * cell - 1.0, float(j) * cell - 1.0, float(k) * cell - 1.0, 1.0)
+    distance = float(0.0)
+    weight = float(0.0)
+    for v in range(projections.shape[0]):
+        p = projections[v] * x
+        if p[2] > 1.0e-6:
+            column = int(wp.floor(p[0] / p[2]))
+            row = int(wp.floor(p[1] / p[2]))
+            width = shapes[v][0]
+            if column >= 0 and row >= 0 and column < width and row < shapes[v][1]:
+                pixel = shapes[v][2] + row * width + column
+                before = depths[pixel] - p[2]
+                # What lies far behind the seen surface is hidden, not measured.
+                if depths[pixel] > 0.0 and before > -truncation:
+                    distance += weights[pixel] * wp.min(before, truncation)
+                    weight += weights[pixel]
+    fused[i, j, k] = distance / wp.max(weight, 1.0e-6)
+    total[i, j, k] = weight
+
+
+def fuse_depth(
+    projections: torch.Tensor,
+    shapes: torch.Tensor,
+    depths: torch.Tensor,
+    weights: torch.Tensor,
+    truncation: float,
+    side: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Truncated signed distance of depth maps (Curless and Levoy 1996) on a grid.
+
+    Args:
+        projections: ``(V, 4, 4)`` unit space to homogeneous pixels, third row giving the depth
+            in unit-space lengths.
+        shapes: ``(V, 3)`` int32 rows (width, height, first pixel in ``depths``).
+        depths: All depth maps, flattened, in unit-space lengths; 0 is none.
+        weights: Confidence of each.
+        truncation: Distance at which a measurement stops saying anything.
+        side: Vertices per axis over ``[-1, 1]``.
+
+    Returns:
+        Mean signed distance (positive in front) and total weight, both ``(side, side, side)``.
+    """
+    device = warp_device(depths)
+    fused = torch.empty((side, side, side), device=depths.device)
+    total = torch.empty_like(fused)
+    inputs: list[Any] = [
+        view_of(projections, wp.mat44),
+        view_of(shapes, wp.vec3i),
+        view_of(depths, wp.float32),
+        view_of(weights, wp.float32),
+        truncation,
+        view_of(fused, wp.float32),
+        view_of(total, wp.float32),
+    ]
+    with scope_of(device, depths):
+        wp.launch(_fuse, dim=(side, side, side), inputs=inputs, device=device)
+    return fused, total
+
+
 def carve(
     projections: torch.Tensor,
     shapes: torch.Tensor,

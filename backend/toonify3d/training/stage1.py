@@ -125,7 +125,7 @@ class PriorTrainer:
 
     def _hull(self) -> Guide:
         frames = self.training
-        return Guide.from_masks(
+        guide = Guide.from_masks(
             [frame.camera for frame in frames],
             [self.scene.mask(frame) for frame in frames],
             self.scene.normalization,
@@ -133,6 +133,15 @@ class PriorTrainer:
             self.device,
             lowest=self.scene.crop_z,
         )
+        pairs = [(frame.camera, self.scene.depth(frame)) for frame in frames]
+        stereo = [(camera, depth) for camera, depth in pairs if depth is not None]
+        if stereo and self.settings.weight_mvs > 0 and self.settings.hull_steps:
+            guide.carve_with_depth(
+                [camera for camera, _ in stereo],
+                [depth for _, depth in stereo],
+                self.scene.normalization,
+            )
+        return guide
 
     def _make_optimizer(self) -> torch.optim.Adam:
         settings = self.settings
@@ -255,11 +264,11 @@ class PriorTrainer:
         self.progress.warn(f"Stage I: out of GPU memory; going on with {self.rays} rays a step.")
 
     def _fit_hull(self) -> None:
-        """Start F_geo from the visual hull: a few steps of plain distance regression."""
+        """Start F_geo from hull and stereo: a few steps of plain distance regression."""
         encoding = self.prior.geometry.encoding
         if isinstance(encoding, HashEncoding):
             encoding.active = active_levels(0, self.settings)
-        band = (self.guide.hull.abs() < 6.0 * self.guide.cell).nonzero()
+        band = (self.guide.values.abs() < 6.0 * self.guide.cell).nonzero()
         optimizer = torch.optim.Adam(self.prior.geometry.parameters(), lr=5e-3, eps=1e-15)
         for _ in range(self.settings.hull_steps):
             index = torch.randint(len(band), (3072,), generator=self.generator, device=self.device)
@@ -268,7 +277,7 @@ class PriorTrainer:
             )
             free = torch.rand((1024, 3), generator=self.generator, device=self.device)
             points = torch.cat([near * self.guide.cell - 1.0, free * 2.0 - 1.0])
-            wanted = self.guide.hull_distance(points)
+            wanted = self.guide.distance(points)
             sample = self.prior.evaluate(points)
             loss = (sample.sdf - wanted).abs().mean()
             loss = loss + 0.01 * (sample.gradient.norm(dim=1) - 1.0).square().mean()
