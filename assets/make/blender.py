@@ -278,3 +278,23 @@ def _replace_by_panel(item: Any) -> None:
     panel.visible_camera = False
     bpy.context.collection.objects.link(panel)
     bpy.data.objects.remove(item)
+
+
+def backdrop(below: tuple[float, float, float], above: tuple[float, float, float]) -> None:
+    """A glowing wall a metre behind the origin, from one colour below to another above."""
+    rows = np.linspace(0, 1, 24)
+    corners = np.array([[x, 1.0, -1.2 + 2.4 * t] for t in rows for x in (-2.0, 2.0)])
+    colors = np.outer(1 - rows, below) + np.outer(rows, above)
+    k = 2 * np.arange(len(rows) - 1)
+    faces = np.concatenate(
+        [np.stack([k, k + 1, k + 2], axis=1), np.stack([k + 1, k + 3, k + 2], axis=1)]
+    )
+    wall = Mesh(corners, faces.astype(np.int64), np.repeat(colors, 2, axis=0))
+    material = painted("backdrop", 1.0, 0.0)
+    tree = material.node_tree
+    glow = tree.nodes.new("ShaderNodeEmission")
+    source = next(n for n in tree.nodes if n.type == "VERTEX_COLOR")
+    output = next(n for n in tree.nodes if n.type == "OUTPUT_MATERIAL")
+    tree.links.new(source.outputs["Color"], glow.inputs["Color"])
+    tree.links.new(glow.outputs[0], output.inputs["Surface"])
+    add_mesh("backdrop", wall, material, scale=1.0)

@@ -18,7 +18,7 @@ from fields import (
     smoothstep,
     tube,
 )
-from head import Color, mirror, srgb
+from head import mirror, srgb
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Sweater:
     period: float = 5.2
     broad: float = 0.9
     collar: float = 6.7
+    rise: float = 0.0
 
 
 def collar_height(p: Array) -> Array:
@@ -71,7 +72,8 @@ def build_sweater(style: Sweater) -> Mesh:
 
     vertices, faces = polygonize(cloth, low, high, 0.5)
     vertices, faces = refine(cloth, vertices, faces, edges)
-    return Mesh(vertices, faces, _paint(vertices, style))
+    colors = _paint(vertices, style)
+    return Mesh(vertices + np.array([0.0, 0.0, style.rise]), faces, colors)
 
 
 def _paint(p: Array, style: Sweater) -> Array:

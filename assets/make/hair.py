@@ -130,7 +130,7 @@ def build_locks(person: Person, style: HairStyle, seed: int = 7) -> Mesh:
     length = length * rng.uniform(0.55, 1.1, len(roots))
     twist = rng.normal(0, style.spread, len(roots))
     curl = rng.normal(0, style.spread * 0.5, len(roots))
-    steps = 11
+    steps = 9
     place = roots + 0.5 * tall[:, None] * _unit(gradient(scalp, roots))
     path = [place]
     for k in range(steps):
@@ -152,7 +152,7 @@ def build_locks(person: Person, style: HairStyle, seed: int = 7) -> Mesh:
     curve = np.stack(path, axis=1)
     width = style.width * s * rng.uniform(0.7, 1.35, len(roots)) * (0.6 + 0.4 * high)
     color = _lock_colors(roots, style, rng)
-    return tubes(curve, width, color, lambda q: gradient(scalp, q), srgb(style.dark))
+    return tubes(curve, width, color, lambda q: gradient(scalp, q), srgb(style.dark), 5)
 
 
 def _scalp_points(
