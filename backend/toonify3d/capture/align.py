@@ -206,7 +206,7 @@ def gravity(cameras: Sequence[Camera]) -> FloatArray:
         matrix = (across.T * weights) @ across / weights.sum()
         matrix += 1e-2 * (np.eye(3) - np.outer(upward, upward))
         up = np.linalg.eigh(matrix)[1][:, 0]
-        weights = 1.0 / (1.0 + (across @ up / 0.1) ** 2)
+        weights = 1.0 / (1.0 + (across @ up / 0.3) ** 2)
     return np.asarray(up * np.sign(up @ upward))
 
 
