@@ -49,8 +49,8 @@ class DenseSurface:
         length = np.linalg.norm(gradient, axis=1, keepdims=True)
         geometric = vertex_normals(vertices, faces)
         unit = gradient / np.maximum(length, 1e-12)
-        # A field may be rough where nothing constrains it; there the mesh knows better.
-        agrees = (np.einsum("ij,ij->i", unit, geometric) > 0.3) & (length[:, 0] > 1e-6)
+        # A field's gradient may be noise on the surface itself; there the mesh knows better.
+        agrees = (np.einsum("ij,ij->i", unit, geometric) > 0.9) & (length[:, 0] > 1e-6)
         return cls(vertices, faces, np.where(agrees[:, None], unit, geometric))
 
 

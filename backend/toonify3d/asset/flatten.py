@@ -30,10 +30,11 @@ def boundary_loop(faces: IntArray) -> IntArray | None:
         return None
     start = int(border[0, 0])
     loop, step = [start], following[start]
-    while step != start and len(loop) <= len(border):
+    while step != start and step in following and len(loop) <= len(border):
         loop.append(step)
         step = following[step]
-    return np.array(loop) if len(loop) == len(border) else None
+    closed = step == start and len(loop) == len(border)
+    return np.array(loop) if closed else None
 
 
 def is_disc(faces: IntArray) -> bool:
