@@ -103,7 +103,7 @@ def read_obj(path: Path) -> dict[str, np.ndarray]:
 
 
 def _within(index: np.ndarray, items: list[list[float]]) -> bool:
-    return bool(items) and 0 <= index.min() and index.max() < len(items)
+    return bool(items) and index.min() >= 0 and index.max() < len(items)
 
 
 def _fan(tokens: list[str], *counts: int) -> list[tuple[int, int, int]]:
