@@ -120,3 +120,18 @@ def signed_distance(contour: npt.NDArray[Any], height: int, width: int) -> Float
     inside = np.asarray(cv2.distanceTransform(canvas, cv2.DIST_L2, 5), np.float32)
     outside = np.asarray(cv2.distanceTransform(255 - canvas, cv2.DIST_L2, 5), np.float32)
     return inside - outside
+
+
+def kmeans(
+    values: npt.NDArray[Any], count: int, sample_size: int = 20_000
+) -> tuple[npt.NDArray[np.int64], Float32Array]:
+    """Deterministic k-means of ``(n, d)``: labels ``(n,)`` and centres ``(k, d)``."""
+    points = np.ascontiguousarray(values, np.float32)
+    part = points[:: max(1, len(points) // sample_size)]
+    cv2.setRNGSeed(7)
+    criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 30, 0.1)
+    _, _, centers = cv2.kmeans(
+        part, min(count, len(part)), np.empty(0, np.int32), criteria, 2, cv2.KMEANS_PP_CENTERS
+    )
+    distance = ((points[:, None] - centers[None]) ** 2).sum(2)
+    return distance.argmin(1), np.asarray(centers, np.float32)

@@ -12,13 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ..capture import landmarks as lm
+from ..capture.segmentation import PersonSegmenter
 from ..errors import InputError
 from ..scene import ByteImage, Float32Array, FloatArray
-from .colorspace import blur, fill_holes, smooth_edges, smoothstep, to_lab, to_rgb
+from .colorspace import blur, fill_holes, kmeans, smooth_edges, smoothstep, to_lab
 from .picture import MIN_SIDE, WORKING_SIDE, read_picture
 from .refine import refine_landmarks
 
 RAMP_STEPS = 32
+_MAX_RAMP = 18.0
+"""Lightness that a ramp may reach above or below its middle."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Exemplar:
         skin_ramp: ``(32, 3)`` CIELAB of the skin from dark to light.
         hair_ramp: ``(32, 3)`` the same of the hair, or None when there is none to see.
         line_lab: ``(3,)`` the colour of lashes and lines.
+        painted: 0 for clean drawings, 1 for paintings with brush strokes or strong light.
+        skin_mean: ``(3,)`` colour for skin that the exemplar does not show (neck, scalp).
     """
 
     image: ByteImage
@@ -46,6 +51,8 @@ class Exemplar:
     skin_ramp: Float32Array
     hair_ramp: Float32Array | None
     line_lab: Float32Array
+    painted: float
+    skin_mean: Float32Array
 
     @property
     def face_width(self) -> float:
@@ -141,7 +148,7 @@ def analyse(image: ByteImage, alpha: ByteImage | None, points: FloatArray) -> Ex
     smooth = smooth_edges(lab, 8.0, max(1.5, 0.012 * width))
     first = _layers(lab, smooth, points, width)
     skinness = smoothstep(np.linalg.norm(smooth - first.field, axis=2), 22.0, 12.0)
-    person = _person_mask(smooth, alpha, width)
+    person = _person_mask(image, alpha, points)
     points = refine_landmarks(points, first.feature, skinness * person, first.noise)
     layers = _layers(lab, smooth, points, width)
     hair = _hair_pixels(smooth, points, layers, person, width)
@@ -155,6 +162,8 @@ def analyse(image: ByteImage, alpha: ByteImage | None, points: FloatArray) -> Ex
         skin_ramp=_ramp(smooth[layers.skin > 0.5]),
         hair_ramp=None if hair is None else _ramp(hair),
         line_lab=_line_colour(lab, points),
+        painted=layers.painted,
+        skin_mean=np.asarray(np.median(layers.field[layers.skin > 0.5], axis=0), np.float32),
     )
 
 
@@ -165,6 +174,7 @@ class _Layers:
     detail: Float32Array
     feature: Float32Array
     noise: float
+    painted: float
 
 
 def _layers(lab: Float32Array, smooth: Float32Array, points: FloatArray, width: float) -> _Layers:
@@ -179,7 +189,20 @@ def _layers(lab: Float32Array, smooth: Float32Array, points: FloatArray, width: 
     skin = _skin_mask(smooth, oval, organs, points)
     field, detail = _skin_layers(smooth, skin, oval, organs, width)
     feature, noise = _feature(lab, smooth, field, skin)
-    return _Layers(skin, field, detail, feature, noise)
+    # Strong painted light is the painted person's form, not the style: keep its colours only.
+    painted = _painted(smooth[skin > 0.5], noise)
+    if painted > 0:
+        broad = blur(fill_holes(smooth, skin), 0.2 * width)
+        broad = broad + _lit(smooth[skin > 0.5]) - np.median(broad[skin > 0.5], axis=0)
+        field = field * (1 - painted) + broad * painted
+        detail = detail * (1 - 0.6 * painted)
+    return _Layers(skin, field, detail, feature, noise, painted)
+
+
+def _painted(skin: Float32Array, noise: float) -> float:
+    """0 for drawings with flat or gently graded skin, 1 for paintings and photographs."""
+    spread = float(np.subtract(*np.quantile(skin[:, 0], [0.9, 0.1]))) if len(skin) else 0.0
+    return float(max(smoothstep(noise, 2.0, 5.0), smoothstep(spread, 16.0, 26.0)))
 
 
 def _polygon(shape: tuple[int, ...], contour: FloatArray, grow: float) -> Float32Array:
@@ -273,8 +296,10 @@ def _ramp(pixels: Float32Array) -> Float32Array:
         np.median(pixels[order[int(a) : max(int(b), int(a) + 1)]], axis=0)
         for a, b in itertools.pairwise(edges)
     ]
-    ramp = np.array(bins, np.float32)
-    ramp[:, 1:] = blur(ramp[None, :, 1:], 2.0)[0]
+    ramp = blur(np.array(bins, np.float32)[None], 2.0)[0]
+    # Photographs and paintings hold highlights and holes that would tear a surface apart.
+    middle = np.median(ramp[:, 0])
+    ramp[:, 0] = middle + _MAX_RAMP * np.tanh((ramp[:, 0] - middle) / _MAX_RAMP)
     return ramp
 
 
@@ -286,16 +311,23 @@ def _hair_pixels(
     width: float,
 ) -> Float32Array | None:
     """Pixels ``(n, 3)`` above the forehead that are neither skin nor background."""
-    zone = _hair_zone(smooth.shape, points, width)
-    skin_center = np.median(smooth[layers.skin > 0.5], axis=0)
-    unlike = np.linalg.norm((smooth - skin_center) * np.array([0.7, 1, 1]), axis=2) > 14
-    chosen = zone & unlike & person
-    if chosen.sum() < 0.15 * zone.sum():
+    zone = _hair_zone(smooth.shape, points, width) & person
+    if zone.sum() < 0.15 * _hair_zone(smooth.shape, points, width).sum():
+        return None
+    lit = _lit(smooth[layers.skin > 0.5])
+    labels, centers = kmeans(smooth[zone], 4)
+    apart = np.linalg.norm((centers - lit) * np.array([0.7, 1, 1]), axis=1)
+    unlike = apart > 15
+    share = np.isin(labels, np.flatnonzero(unlike)).mean()
+    if share < 0.2:
         # Chalk hair has the paper's colour; a smooth skin above the brows is a bald head.
-        chosen = zone & person
-        if layers.noise < 3.0 or chosen.sum() < 0.15 * zone.sum():
-            return None
-    return np.asarray(smooth[chosen])
+        return np.asarray(smooth[zone]) if layers.noise > 3.0 else None
+    return np.asarray(smooth[zone][np.isin(labels, np.flatnonzero(unlike))])
+
+
+def _lit(skin: Float32Array) -> Float32Array:
+    """Colour of skin in the light, ``(3,)``: the median of its lighter half."""
+    return np.asarray(np.median(skin[skin[:, 0] >= np.median(skin[:, 0])], axis=0), np.float32)
 
 
 def _hair_zone(shape: tuple[int, ...], points: FloatArray, width: float) -> npt.NDArray[np.bool_]:
@@ -310,20 +342,36 @@ def _hair_zone(shape: tuple[int, ...], points: FloatArray, width: float) -> npt.
 
 
 def _person_mask(
-    smooth: Float32Array, alpha: ByteImage | None, width: float
+    image: ByteImage, alpha: ByteImage | None, points: FloatArray
 ) -> npt.NDArray[np.bool_]:
-    """Transparency if there is any, else what a flood from the border does not reach."""
+    """Transparency if there is any, a flood through a plain background, else a segmentation."""
     if alpha is not None and (alpha < 128).mean() > 0.02:
         return np.asarray(alpha > 128)
-    byte = to_rgb(smooth)
-    height, columns = byte.shape[:2]
-    flood = np.zeros((height + 2, columns + 2), np.uint8)
-    flags = 4 | cv2.FLOODFILL_MASK_ONLY | (255 << 8)
-    for x in np.linspace(0, columns - 1, 9).astype(int):
-        cv2.floodFill(byte, flood, (int(x), 0), (0, 0, 0), (4,) * 3, (4,) * 3, flags)
-    for y in np.linspace(0, height * 0.6, 6).astype(int):
-        for x in (0, columns - 1):
-            cv2.floodFill(byte, flood, (int(x), int(y)), (0, 0, 0), (4,) * 3, (4,) * 3, flags)
+    height, width = image.shape[:2]
+    border = np.concatenate(
+        [image[:2].reshape(-1, 3), image[: height // 2, [0, -1]].reshape(-1, 3)]
+    )
+    plain = np.abs(border.astype(int) - np.median(border, axis=0)).max(1) < 12
+    if plain.mean() > 0.7:
+        return _not_flooded(image, np.median(border, axis=0))
+    with PersonSegmenter() as segmenter:
+        found = np.asarray(segmenter.probability(image) > 0.5)
+    if found[_polygon(image.shape, points[list(lm.FACE_OVAL), :2], 0.0) > 0.5].mean() > 0.6:
+        return found
+    return np.ones((height, width), bool)
+
+
+def _not_flooded(image: ByteImage, wall: FloatArray) -> npt.NDArray[np.bool_]:
+    """What a flood of nearly equal colours from the upper border does not reach."""
+    height, width = image.shape[:2]
+    flood = np.zeros((height + 2, width + 2), np.uint8)
+    flags = 4 | cv2.FLOODFILL_MASK_ONLY | cv2.FLOODFILL_FIXED_RANGE | (255 << 8)
+    starts = [(int(x), 0) for x in np.linspace(0, width - 1, 9)]
+    starts += [(x, int(y)) for y in np.linspace(0, height * 0.6, 6) for x in (0, width - 1)]
+    for start in starts:
+        if np.abs(image[start[1], start[0]] - wall).max() > 14:  # hair that touches the border
+            continue
+        cv2.floodFill(image.copy(), flood, start, (0, 0, 0), (14,) * 3, (14,) * 3, flags)
     return np.asarray(flood[1:-1, 1:-1] == 0)
 
 

@@ -184,6 +184,7 @@ def _with_features(
 ) -> FaceLayer:
     """Set opacity, colour and organ mask of eyes, brows and lips."""
     opacity, color, organs = layer.feature, layer.feature_lab, layer.organs
+    tight = 1 - 0.65 * exemplar.painted  # beyond a painted organ lies its shadow
     for contour, shut in ((lm.RIGHT_EYE, closed[0]), (lm.LEFT_EYE, closed[1])):
         inside = _signed(layer, targets[list(contour)])
         if shut:
@@ -192,14 +193,15 @@ def _with_features(
             opacity = np.maximum(opacity, line)
             organs = np.maximum(organs, smoothstep(inside, -0.06, -0.01))
         else:
-            opacity = np.maximum(opacity, _organ(inside, drawn, _MARGIN["eye"], 1.0))
+            opacity = np.maximum(opacity, _organ(inside, drawn, _MARGIN["eye"] * tight, 1.0))
             organs = np.maximum(organs, smoothstep(inside, -0.1, -0.03))
     for contour in (lm.RIGHT_BROW, lm.LEFT_BROW):
         inside = _signed(layer, targets[list(contour)])
-        opacity = np.maximum(opacity, _organ(inside, drawn, _MARGIN["brow"], 0.0))
+        opacity = np.maximum(opacity, _organ(inside, drawn, _MARGIN["brow"] * tight, 0.0))
         organs = np.maximum(organs, smoothstep(inside, -0.12, -0.04))
+    # Painted lips may hardly differ from skin; drawn ones are exactly what differs.
     inside = _signed(layer, targets[list(lm.LIPS_OUTER)])
-    opacity = np.maximum(opacity, _organ(inside, drawn, _MARGIN["lips"], 0.85))
+    opacity = np.maximum(opacity, _organ(inside, drawn, _MARGIN["lips"], 0.85 * exemplar.painted))
     organs = np.maximum(organs, smoothstep(inside, -0.06, -0.01))
     return replace(
         layer,

@@ -22,7 +22,7 @@ BoolImage = npt.NDArray[np.bool_]
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 _MAX_ASPECT_ERROR = 0.02
-_SAME = 9.0
+_SAME = 10
 """Colour difference to the photo below which a pixel counts as left alone (video noise)."""
 _SEARCH = 0.12
 """How far, in image heights, a stylizer may have moved the person's outline."""
@@ -168,8 +168,8 @@ def painted_mask(image: ByteImage, photo: ByteImage, photo_mask: ByteImage) -> B
     plain = _plain_background(image, far)
     if plain is not None:
         return plain
-    difference = np.abs(image.astype(np.float32) - photo.astype(np.float32)).max(2)
-    same = cv2.blur(difference, (3, 3)) < _SAME
+    difference = cv2.absdiff(image, photo).max(2)
+    same = np.asarray(cv2.medianBlur(difference, 3)) < _SAME
     kept_wall = far.any() and float(same[far].mean()) > 0.8
     return _grab_cut(image, photo_mask, far | (same & kept_wall), kept_wall)
 

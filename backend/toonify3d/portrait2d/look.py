@@ -71,7 +71,7 @@ def make_look(
         regions.skin_lab,
         float(gain) * settings.shading,
         levels,
-        np.median(exemplar.skin_ramp, axis=0).astype(np.float32),
+        exemplar.skin_mean,
         depth_range,
     )
 

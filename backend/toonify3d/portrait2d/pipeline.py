@@ -102,6 +102,7 @@ def stylize_views(
     folder: Path,
     settings: StylizeSettings,
     progress: Progress,
+    landmarks_file: Path | None = None,
 ) -> StylizedSet:
     """Stylize the front and back frames with the built-in stylizer.
 
@@ -112,13 +113,15 @@ def stylize_views(
         folder: Where ``NNNN.png``, ``NNNN_mask.png`` and the rest are written.
         settings: See :class:`StylizeSettings`.
         progress: Listener.
+        landmarks_file: The exemplar's landmarks for drawings in which none are found
+            (see :func:`load_exemplar`).
 
     Raises:
         InputError: The exemplar is unusable (see :func:`load_exemplar`) or the capture shows no
             face (``no_face``).
     """
     progress.update(0.0, "reading the exemplar")
-    style = load_exemplar(exemplar)
+    style = load_exemplar(exemplar, landmarks_file)
     frames = select_frames(scene, settings, progress)
     mesh = densify(prior_mesh, _EDGE)
     change = change_shape(scene, mesh, style, settings)

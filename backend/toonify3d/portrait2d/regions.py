@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
@@ -17,7 +16,7 @@ from scipy.sparse.linalg import cg
 
 from ..capture import landmarks as lm
 from ..scene import Float32Array, FloatArray
-from .colorspace import signed_distance, smoothstep
+from .colorspace import kmeans, signed_distance, smoothstep
 from .surface import Observations, adjacency
 
 _SCALE = 256.0
@@ -101,6 +100,12 @@ def classify(
     unary = _unaries(local, landmarks, features, skin_distance, hair_seed, clothes_seed, face, bald)
     walk = _Walk(faces, features)
     labels = walk.solve(unary)
+    if (
+        not bald
+    ):  # hair far down is in the shadow of the head: learn its colours from a first answer
+        more = hair_seed | ((labels[:, 1] > 0.7) & ~face)
+        unary = _unaries(local, landmarks, features, skin_distance, more, clothes_seed, face, bald)
+        labels = walk.solve(unary)
     labels = _drop_islands(labels, unary, hair_seed, walk)
     beard = walk.smooth(_beard(local, landmarks, features, skin_model, labels[:, 0]))
     lab = skin_model.means[0, :3]
@@ -170,13 +175,8 @@ def _below_neck(local: FloatArray, landmarks: FloatArray) -> npt.NDArray[np.bool
 
 def _mixture(seeds: FloatArray, count: int) -> _Model:
     """K-means with per-cluster deviations; deterministic."""
-    sample = seeds[:: max(1, len(seeds) // 4000)].astype(np.float32)
-    cv2.setRNGSeed(7)
-    criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 30, 0.1)
-    _, which, means = cv2.kmeans(
-        sample, min(count, len(sample)), np.empty(0, np.int32), criteria, 2, cv2.KMEANS_PP_CENTERS
-    )
-    labels = which.ravel()
+    sample = seeds[:: max(1, len(seeds) // 4000)]
+    labels, means = kmeans(sample, count)
     deviations = [
         np.maximum(sample[labels == i].std(0), [6.0, 3.0, 3.0, 3.0]) for i in range(len(means))
     ]

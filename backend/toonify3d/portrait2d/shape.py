@@ -38,7 +38,9 @@ _SETTING = {
 }
 # Share of the shape that scale and offset leave over. Lips keep the person's expression.
 _RESIDUAL = {"oval": 0.8, "eyes": 0.5, "brows": 0.6, "nose": 0.4, "mouth": 0.0}
-_MIN_SCALE, _MAX_SCALE = 0.6, 1.8
+_MIN_SCALE = 0.6
+_MAX_SCALE = {"eyes": 2.4}
+_MAX_SCALE_ELSE = 1.8
 _MAX_OFFSET = 0.35
 _MAX_MOVE = 0.45
 CLOSED_OPENING = 0.12
@@ -108,13 +110,16 @@ def complete_landmarks(points: FloatArray) -> FloatArray:
         )
     if known.all():
         return points
-    frame = face_frame(_crude_fill(points, known))
-    local = frame.to_face(np.where(known[:, None], points, 0.0))
-    mirrored = local[lm.MIRROR] * _X_MIRROR
-    from_mirror = ~known & known[lm.MIRROR]
-    local[from_mirror] = mirrored[from_mirror]
-    out = frame.to_world(local)
-    return _crude_fill(out, known | from_mirror)
+    paired = known & known[lm.MIRROR]
+    mirrored = points[lm.MIRROR] * _X_MIRROR
+    out = points.copy()
+    if paired.sum() >= 20:
+        weights = np.ones(int(paired.sum()))
+        scale, rotation, shift = _similarity(mirrored[paired], points[paired], weights)
+        lone = ~known & known[lm.MIRROR]
+        out[lone] = scale * mirrored[lone] @ rotation.T + shift
+        known = known | lone
+    return _crude_fill(out, known)
 
 
 def _crude_fill(points: FloatArray, known: npt.NDArray[np.bool_]) -> FloatArray:
@@ -230,7 +235,7 @@ def _component(
         ratio[1] = ratio[0]
     if kind == "mouth":  # an open or smiling mouth is no larger mouth
         ratio[1] = ratio[0] * (ratio[1] / ratio[0]) ** (0.25 + 0.75 * settings.expression)
-    ratio = np.clip(ratio, _MIN_SCALE, _MAX_SCALE)
+    ratio = np.clip(ratio, _MIN_SCALE, _MAX_SCALE.get(kind, _MAX_SCALE_ELSE))
     scale3 = np.array([ratio[0], ratio[1], np.sqrt((ratio**2).mean()) ** 0.5])
     offset = style_center - base_center
     offset[2] *= 0.3

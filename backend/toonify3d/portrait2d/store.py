@@ -10,7 +10,7 @@ import numpy as np
 
 from ..files import write_atomic, write_image
 from ..scene import ByteImage, Displacement, Scene, StylizedView
-from .colorspace import to_lab, to_rgb
+from .colorspace import kmeans, to_lab, to_rgb
 
 _PALETTE_COLORS = 24
 
@@ -81,17 +81,8 @@ def palette_strip(image: ByteImage) -> ByteImage:
     """The picture's main colours as a strip ``(16, n, 3)``, widths by share, dark to light."""
     lab = to_lab(image).reshape(-1, 3)
     lab = np.ascontiguousarray(lab[:: max(1, len(lab) // 60_000)])
-    cv2.setRNGSeed(7)
-    criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 40, 0.1)
-    _, labels, centers = cv2.kmeans(
-        lab,
-        min(_PALETTE_COLORS, len(lab)),
-        np.empty(0, np.int32),
-        criteria,
-        3,
-        cv2.KMEANS_PP_CENTERS,
-    )
-    share = np.bincount(labels.ravel(), minlength=len(centers)) / len(lab)
+    labels, centers = kmeans(lab, _PALETTE_COLORS)
+    share = np.bincount(labels, minlength=len(centers)) / len(lab)
     widths = np.maximum(1, np.round(share * 256)).astype(int)
     order = np.argsort(centers[:, 0])
     row = np.repeat(to_rgb(centers[order]), widths[order], axis=0)
