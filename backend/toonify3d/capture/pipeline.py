@@ -43,7 +43,8 @@ def run_capture(
     """Turn a video or image folder into a scene under ``root``.
 
     Writes ``frames/ masks/ depth/ hull.npz sparse.ply report.json`` and, last of all,
-    ``cameras.json``: the scene is complete when and only when that file exists. An interrupted capture starts over.
+    ``cameras.json``: the scene is complete when and only when that file exists. An interrupted
+    capture starts over.
 
     Args:
         source: Video file or folder of images.
