@@ -27,8 +27,8 @@ START_CHARTS = 7
 # Triangles whose linear scale is this far from the chart's median count as badly stretched, and
 # a chart may have this share of them.
 STRETCH_LIMIT = 2.0
-STRETCHED_SHARE = 0.02
-FACE_STRETCHED_SHARE = 0.06
+STRETCHED_SHARE = 0.04
+FACE_STRETCHED_SHARE = 0.2
 MIN_FACES_TO_SPLIT = 64
 SMOOTHING_ROUNDS = 6
 # Pieces with a smaller share of the triangles are not charts of their own.
