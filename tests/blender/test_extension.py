@@ -1,6 +1,7 @@
 """The extension in real bpy: built, validated, installed, used, removed; own processes."""
 
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -265,3 +266,34 @@ def test_build_addon_command(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "toonify3d-" in done.stdout
     assert list(tmp_path.glob("*.zip"))
+
+
+@needs_bpy
+@pytest.mark.slow
+@pytest.mark.shared
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(os.environ.get("TOONIFY3D_SLOW") != "1", reason="minutes: TOONIFY3D_SLOW=1")
+def test_the_main_job_from_blender(extension_zip, tmp_path, shared_data):
+    """Film and portrait to a rendered avatar: real worker, real socket, real import."""
+    result = run_in_bpy(
+        "job",
+        tmp_path,
+        timeout=3500,
+        zip=str(extension_zip),
+        python=sys.executable,
+        seconds=3300,
+        pause=0.2,
+        size=256,
+        samples=16,
+        overrides=json.loads(os.environ.get("TOONIFY3D_TINY", "[]")),
+        capture=str(shared_data / "captures" / "lps" / "capture.mp4"),
+        exemplar=str(shared_data / "exemplar_fluent_man" / "exemplar.png"),
+        output=str(tmp_path / "jobs"),
+    )
+    assert result["states"][-1] == "DONE", (result["problem"], result["tail"])
+    assert result["rising"] and result["steps"] > 20 and result["preview"]
+    assert result["poll_ms"][0] < 2.0
+    assert result["mesh"][1] > 1000
+    low, high = result["box"]
+    assert 0.15 < high[2] - low[2] < 1.0  # metres, Z up
+    assert np.abs(np.subtract(result["middle"], result["corner"])).max() > 20

@@ -18,6 +18,14 @@ settings.preset, settings.output = "preview", ARGS["output"]
 if ARGS.get("keep"):
     addon.keep_running = True
 
+if ARGS.get("overrides"):
+    operators = part("operators.job")
+    plain_request = operators.build_request
+    operators.build_request = lambda context, command: {
+        **plain_request(context, command),
+        "overrides": ARGS["overrides"],
+    }
+
 
 def follow(seconds, until=None):
     """Tick like the timer; times in seconds, fractions, states, and what the panel showed."""
