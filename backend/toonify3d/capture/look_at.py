@@ -57,7 +57,7 @@ def _nearest_point(origins: FloatArray, rays: FloatArray, iterations: int = 10) 
         point = np.asarray(np.linalg.solve(matrix, target))
         distance = np.linalg.norm(np.einsum("nij,nj->ni", across, point - origins), axis=1)
         weights = 1.0 / (distance + 1e-3 * float(np.median(distance)) + 1e-12)
-    return point
+    return np.asarray(point, np.float64)
 
 
 def _extent(mask: BoolImage, camera: Camera, center: FloatArray) -> float:

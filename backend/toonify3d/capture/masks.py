@@ -111,7 +111,7 @@ def _vote_round(
     number: int,
 ) -> list[Float32Array]:
     """Signed distance images (pixels, positive outside) of the hull's outlines."""
-    share = settings.outvoted if number == 0 else settings.outvoted / 2.5
+    share = settings.outvoted if number == 0 else settings.outvoted / 4.0
     chosen = np.unique(np.linspace(0, len(cameras) - 1, settings.vote_views).astype(int))
     fields = [silhouette_distance(current[i] > 0.0) for i in chosen]
     count = settings.grid
