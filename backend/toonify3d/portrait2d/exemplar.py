@@ -30,7 +30,7 @@ class Exemplar:
 
     Attributes:
         image: RGB ``(H, W, 3)``, longest side at most 640, transparency over white.
-        lab: The same in CIELAB.
+        lab: The same in CIELAB, in a painting without its large light and shadow.
         points: ``(478, 3)`` landmarks, image points and z in pixels.
         skin_lab: ``(H, W, 3)`` the skin's smooth colour, continued under eyes, brows, lips, hair.
         detail_lab: ``(H, W, 3)`` what the artist drew on the skin beyond that (nose, blush).
@@ -154,7 +154,7 @@ def analyse(image: ByteImage, alpha: ByteImage | None, points: FloatArray) -> Ex
     hair = _hair_pixels(smooth, points, layers, person, width)
     return Exemplar(
         image=image,
-        lab=lab,
+        lab=layers.lab,
         points=points,
         skin_lab=layers.field,
         detail_lab=layers.detail,
@@ -163,7 +163,7 @@ def analyse(image: ByteImage, alpha: ByteImage | None, points: FloatArray) -> Ex
         hair_ramp=None if hair is None else _ramp(hair),
         line_lab=_line_colour(lab, points),
         painted=layers.painted,
-        skin_mean=np.asarray(np.median(layers.field[layers.skin > 0.5], axis=0), np.float32),
+        skin_mean=np.asarray(np.median(layers.lab[layers.skin > 0.5], axis=0), np.float32),
     )
 
 
@@ -171,6 +171,7 @@ def analyse(image: ByteImage, alpha: ByteImage | None, points: FloatArray) -> Ex
 class _Layers:
     skin: Float32Array
     field: Float32Array
+    lab: Float32Array
     detail: Float32Array
     feature: Float32Array
     noise: float
@@ -194,9 +195,10 @@ def _layers(lab: Float32Array, smooth: Float32Array, points: FloatArray, width: 
     if painted > 0:
         broad = blur(fill_holes(smooth, skin), 0.2 * width)
         broad = broad + _lit(smooth[skin > 0.5]) - np.median(broad[skin > 0.5], axis=0)
-        field = field * (1 - painted) + broad * painted
+        brought = (broad - field) * painted  # eyes and lips come along into that light
+        field, lab = field + brought, lab + brought
         detail = detail * (1 - 0.6 * painted)
-    return _Layers(skin, field, detail, feature, noise, painted)
+    return _Layers(skin, field, lab, detail, feature, noise, painted)
 
 
 def _painted(skin: Float32Array, noise: float) -> float:
@@ -296,11 +298,11 @@ def _ramp(pixels: Float32Array) -> Float32Array:
         np.median(pixels[order[int(a) : max(int(b), int(a) + 1)]], axis=0)
         for a, b in itertools.pairwise(edges)
     ]
-    ramp = blur(np.array(bins, np.float32)[None], 2.0)[0]
+    ramp: Float32Array = blur(np.array(bins, np.float32)[None], 2.0)[0]
     # Photographs and paintings hold highlights and holes that would tear a surface apart.
     middle = np.median(ramp[:, 0])
     ramp[:, 0] = middle + _MAX_RAMP * np.tanh((ramp[:, 0] - middle) / _MAX_RAMP)
-    return ramp
+    return np.asarray(ramp, np.float32)
 
 
 def _hair_pixels(

@@ -72,10 +72,11 @@ def warp_frame(
     source = own.copy()
     source[hit] = camera.project(filmed)[0]
     attributes = np.zeros((len(face), surface.attributes.shape[1]), np.float32)
-    attributes[hit] = (surface.attributes[corners] * weights[hit][..., None]).sum(1)
+    carried = surface.attributes[corners] * weights[hit][..., None]
+    attributes[hit] = carried.sum(1)
     nearest = _nearest_hit(hit.reshape(shape))
     shift = (source - own)[nearest]
-    source = (own + shift).reshape(*shape, 2).astype(np.float32)
+    source = (own + shift).reshape(*shape, 2)
     seen = np.zeros(len(face), np.float32)
     seen[hit] = _seen(surface, camera, filmed, source.reshape(-1, 2)[hit])
     photo = sample(clean_foreground(image, mask), source)
@@ -86,8 +87,8 @@ def warp_frame(
         hit.reshape(shape),
         np.asarray(cv2.blur(seen[nearest].reshape(shape), (3, 3)), np.float32),
         facing.reshape(shape).astype(np.float32),
-        attributes[nearest].reshape(*shape, -1),
-        source,
+        np.asarray(attributes[nearest], np.float32).reshape(*shape, -1),
+        source.astype(np.float32),
     )
 
 

@@ -96,8 +96,8 @@ def paint(look: Look, warped: WarpedFrame) -> tuple[ByteImage, Float32Array]:
     out = skin[..., None] * (skin_colour * (1 - beard_mix) + hair_colour * beard_mix)
     out = out + hair[..., None] * hair_colour + clothes[..., None] * _clothes(look, photo)
     out = out / np.maximum(skin + hair + clothes, 1e-3)[..., None]
-    opacity = sample(look.layer.feature, at) * front * smoothstep(hair, 0.6, 0.3)
-    out = out * (1 - opacity[..., None]) + sample(look.layer.feature_lab, at) * opacity[..., None]
+    drawn = sample(look.layer.feature, at) * front * smoothstep(hair, 0.6, 0.3)
+    out = out + (sample(look.layer.feature_lab, at) - out) * drawn[..., None]
     cover = warped.mask[..., None].astype(np.float32) / 255
     image = to_rgb(out).astype(np.float32) * cover + BACKGROUND * (1 - cover)
     return np.clip(image + 0.5, 0, 255).astype(np.uint8), _confidence(warped, hair)
@@ -131,7 +131,7 @@ def _skin(
     lit = smooth_edges(lit, 7.0, 3.0)
     base = sample(look.layer.skin_lab, at)
     face = front[..., None]
-    base = base * face + look.skin_mean * (1 - face)
+    base = np.asarray(look.skin_mean + (base - look.skin_mean) * face, np.float32)
     detail = sample(look.layer.detail_lab, at) * face * look.settings.exemplar_detail
     shade = look.skin_gain * _soft_clip(lit[..., 0] - look.skin_lab[0], 30.0)
     out = base + detail
@@ -162,9 +162,8 @@ def _hair(look: Look, photo: Float32Array) -> Float32Array:
     if look.hair_levels is None:  # a beard on a bald head: its own light round the ramp's middle
         middle = ramp[RAMP_STEPS // 3]
         light = middle[0] + 0.4 * (smooth[..., 0] - look.skin_lab[0] + 15.0)
-        return np.concatenate(
-            [light[..., None], np.broadcast_to(middle[1:], (*light.shape, 2))], axis=2
-        ).astype(np.float32)
+        chroma = np.broadcast_to(middle[1:], (*light.shape, 2))
+        return np.asarray(np.concatenate([light[..., None], chroma], axis=2), np.float32)
     position = np.interp(smooth[..., 0], look.hair_levels, np.linspace(0, 1, RAMP_STEPS))
     channels = [
         np.interp(position, np.linspace(0, 1, RAMP_STEPS), ramp[:, axis]) for axis in range(3)
