@@ -137,9 +137,7 @@ class JobFolder:
         # heartbeat.
         known = {REQUEST_FILE, LOG_FILE, STATUS_FILE, ALIVE_FILE, CANCEL_FILE, "job.lock"}
         if self.root.exists() and not self.root.is_dir():
-            raise InputError(
-                f"'{self.root}' is a file; give a folder for the job.", "bad_folder"
-            )
+            raise InputError(f"'{self.root}' is a file; give a folder for the job.", "bad_folder")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             if any(item.name not in known for item in self.root.iterdir()):
