@@ -24,7 +24,7 @@ class PaintedBall:
         return torch.nn.functional.normalize(x, dim=1)
 
     def color(self, x: torch.Tensor) -> torch.Tensor:
-        return 0.5 + 0.4 * torch.sin(9.0 * x + torch.tensor([0.0, 1.0, 2.0]))
+        return 0.5 + 0.4 * torch.sin(5.0 * x + torch.tensor([0.0, 1.0, 2.0]))
 
 
 def ring_camera(yaw: float, height: float, size: int) -> Camera:

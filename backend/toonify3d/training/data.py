@@ -59,6 +59,7 @@ class RayBank:
 
     Attributes:
         frames: Training frames, in bank order.
+        has_depth: Whether any candidate has stereo depth.
     """
 
     def __init__(
@@ -86,14 +87,10 @@ class RayBank:
         self._confidence = gather("confidence")
         self._origins, self._rotations = _camera_tensors(frames, normalization, device)
         self._radius = float(normalization.radius)
+        self.has_depth = bool((self._confidence > 0).any())
 
     def __len__(self) -> int:
         return len(self._frame)
-
-    @property
-    def has_depth(self) -> bool:
-        """Whether any candidate has stereo depth."""
-        return bool((self._confidence > 0).any())
 
     @classmethod
     def from_scene(

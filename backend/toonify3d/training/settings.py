@@ -36,7 +36,7 @@ class PriorSettings:
     """Learning rate at the end as a fraction of the start (exponential decay; 1 = constant)."""
     warmup: int = 50
     """Steps of linear warm-up of the learning rate."""
-    inv_s_start: float = 80.0
+    inv_s_start: float = 50.0
     """Sharpness of the density at the start (ignored when learned)."""
     inv_s_end: float = 1200.0
     """Sharpness from 80 % of the steps on (ignored when learned)."""
@@ -51,9 +51,9 @@ class PriorSettings:
     """Weight of the mask term, eq. 6 (paper: 0.5)."""
     weight_eikonal: float = 0.1
     """Weight of the eikonal term, eq. 7 (paper: 0.1)."""
-    weight_empty: float = 0.5
+    weight_empty: float = 0.1
     """Weight of the term that keeps the space outside the visual hull empty (not in the paper)."""
-    view_from: float = 0.0
+    view_from: float = 0.2
     """Share of the steps during which colours may not depend on the view direction, so that wrong
     geometry cannot be explained away; the dependence then fades in over as many steps."""
     base_levels: int = 4
@@ -66,6 +66,9 @@ class PriorSettings:
     """Steps between updates of the guide grid from the field."""
     hull_steps: int = 150
     """Steps that fit F_geo to the visual hull before rendering starts (0: start from a sphere)."""
+    hull_inset: float = 1.0
+    """How far inside the hull F_geo starts, in guide cells. A hull is never too small; starting
+    inside lets the silhouettes pull the convex parts out instead of leaving the hollow ones full."""
     color_threshold: float = 1e-3
     """Samples of smaller weight get no colour evaluation (0: all do)."""
     silhouette_band: float = 0.03
@@ -101,10 +104,11 @@ PAPER_FIELDS = FieldSettings(
 
 TINY = PriorSettings(
     fields=FieldSettings(levels=4, base_resolution=8, finest_resolution=64, log2_table=15),
-    steps=150,
+    steps=300,
     rays=256,
     samples=12,
     free_points=256,
+    lr_network=5e-3,
     warmup=10,
     inv_s_end=300.0,
     base_levels=4,
@@ -142,6 +146,7 @@ PAPER = PriorSettings(
     lr_final=1.0,
     warmup=0,
     learn_inv_s=True,
+    view_from=0.0,
     mvs_until=0.0,
     weight_empty=0.0,
     hull_steps=0,

@@ -268,6 +268,7 @@ class PriorTrainer:
         encoding = self.prior.geometry.encoding
         if isinstance(encoding, HashEncoding):
             encoding.active = active_levels(0, self.settings)
+        inset = self.settings.hull_inset * self.guide.cell
         band = (self.guide.values.abs() < 6.0 * self.guide.cell).nonzero()
         optimizer = torch.optim.Adam(self.prior.geometry.parameters(), lr=5e-3, eps=1e-15)
         for _ in range(self.settings.hull_steps):
@@ -277,7 +278,7 @@ class PriorTrainer:
             )
             free = torch.rand((1024, 3), generator=self.generator, device=self.device)
             points = torch.cat([near * self.guide.cell - 1.0, free * 2.0 - 1.0])
-            wanted = self.guide.distance(points)
+            wanted = self.guide.distance(points) + inset
             sample = self.prior.evaluate(points)
             loss = (sample.sdf - wanted).abs().mean()
             loss = loss + 0.01 * (sample.gradient.norm(dim=1) - 1.0).square().mean()
@@ -307,9 +308,8 @@ class PriorTrainer:
 
     def _finish(self) -> Prior:
         self.prior.requires_grad_(False)
-        if not self.settings.learn_inv_s:
-            self.prior.variance.fill_(math.log(self.settings.inv_s_end) / 10.0)
         self.guide.refresh(self.prior.sdf)
+        final = self._state(done=True)
         psnr = self._heldout_psnr()
         write_json(
             self.folder / "metrics.json",
@@ -326,7 +326,7 @@ class PriorTrainer:
                 "history": self.history,
             },
         )
-        save_checkpoint(self.folder, self._state(done=True))
+        save_checkpoint(self.folder, final)
         self.progress.preview(self._preview())
         return self.prior.eval()
 
@@ -344,6 +344,10 @@ class PriorTrainer:
         save_checkpoint(self.folder, self._state(done=False))
 
     def _state(self, done: bool) -> dict[str, Any]:
+        if not self.settings.learn_inv_s:
+            # The scheduled sharpness belongs to the prior: stage II renders with it.
+            with torch.no_grad():
+                self.prior.variance.fill_(math.log(sharpness(self.step, self.settings)) / 10.0)
         state: dict[str, Any] = {
             "format": FORMAT,
             "done": done,

@@ -107,7 +107,7 @@ class StepRenderer:
         samples = self._samples(origins.detach(), directions.detach(), float(inv_s))
         points = origins[:, None] + directions[:, None] * samples.distance[..., None]
         free = free_points(settings.free_points, batch.origins.device, self.generator)
-        with_stereo = stereo > 0 and bool((batch.confidence > 0).any())
+        with_stereo = stereo > 0
         lifted = batch.origins + batch.directions * batch.depth[:, None]
         extra = [free, lifted] if with_stereo else [free]
         everything = self.prior.evaluate(torch.cat([points.reshape(-1, 3), *extra]))
