@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from toonify3d.snr.deformation import (
     Deformation,
     LatticeOptions,
@@ -109,7 +110,9 @@ def test_lattice_jacobian_equals_differences_and_is_continuous() -> None:
 def test_points_outside_of_the_lattice_stay() -> None:
     points, offsets = control_points()
     near = points[:, 1] < -0.3
-    lattice, _ = bake_displacement(points[near], offsets[near], LatticeOptions(support=0.2, resolution=40))
+    lattice, _ = bake_displacement(
+        points[near], offsets[near], LatticeOptions(support=0.2, resolution=40)
+    )
     far = torch.tensor([[0.0, 0.9, 0.0], [0.0, 0.5, 0.6]])
     value, jacobian = lattice.with_jacobian(far)
     assert float(value.abs().max()) < 1e-5

@@ -1,4 +1,4 @@
-"""A prior, a style and captures that are known in closed form, so that stages II and III can be judged."""
+"""A prior, a style and captures known in closed form, to judge stages II and III by."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from toonify3d.scene import Camera, Frame, Normalization, Scene, StylizedView
 from toonify3d.snr.avatar import StylizedGeometry
 from toonify3d.snr.fields import SurfaceSample

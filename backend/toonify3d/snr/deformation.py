@@ -257,7 +257,10 @@ class Deformation(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         """Displacement ``(N, 3)`` at stylized points ``y`` ``(N, 3)``, unit space."""
         value = self.residual(y)
-        return value if self.initial is None else value + self.initial(y)
+        if self.initial is None:
+            return value
+        start: Tensor = self.initial(y)
+        return value + start
 
     def residual(self, y: Tensor) -> Tensor:
         """The learned part of the displacement ``(N, 3)``."""
@@ -265,7 +268,8 @@ class Deformation(nn.Module):
         for layer in self.hidden:
             # SiLU: smooth, so that normals are; four times as fast as tanh on a CPU.
             hidden = functional.silu(layer(hidden))
-        return self.out(hidden)
+        value: Tensor = self.out(hidden)
+        return value
 
     def residual_with_jacobian(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """The learned part and its Jacobian ``(N, 3, 3)``, ``J[n, i, j] = dd_i / dy_j``.
@@ -277,6 +281,7 @@ class Deformation(nn.Module):
         first = True
         tangent = y.new_zeros(0)
         for layer in self.hidden:
+            assert isinstance(layer, nn.Linear)
             if first:
                 weight = layer.weight.reshape(layer.out_features, 3, -1)
                 tangent = torch.einsum("nae,wae->naw", self._encode_slope(y), weight)
@@ -333,7 +338,8 @@ def fold_penalty(jacobian: Tensor, minimum: float = 0.2) -> Tensor:
 def determinant3(matrix: Tensor) -> Tensor:
     """Determinant of ``(N, 3, 3)`` in closed form (LAPACK per 3 x 3 matrix is slow)."""
     a, b, c = matrix[:, 0], matrix[:, 1], matrix[:, 2]
-    return (a * torch.linalg.cross(b, c)).sum(1)
+    value: Tensor = (a * torch.linalg.cross(b, c)).sum(1)
+    return value
 
 
 def pull_back_normal(jacobian: Tensor, prior_gradient: Tensor) -> Tensor:

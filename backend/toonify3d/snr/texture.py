@@ -77,7 +77,8 @@ class GlobalColorMap(nn.Module):
         scaled = 2.0 * (both - self.low) / (self.high - self.low) - 1.0
         if feature_gate is not None:
             scaled = torch.cat([scaled[:, :3], scaled[:, 3:] * feature_gate], dim=1)
-        return logit(color) + self.out(self.hidden(scaled))
+        change: Tensor = self.out(self.hidden(scaled))
+        return logit(color) + change
 
 
 class LocalResidual(nn.Module):

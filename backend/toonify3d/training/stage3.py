@@ -382,11 +382,11 @@ def _previewer(
     steps: int,
     progress: Progress,
 ) -> Callable[[int], None]:
-    """Offers a small picture of the avatar three times during the run."""
+    """Offers a small picture of the avatar twice during the run."""
     camera = views[0].frame.camera
-    scale = 160.0 / max(camera.width, camera.height)
+    scale = 128.0 / max(camera.width, camera.height)
     small = camera.resized(round(camera.width * scale), round(camera.height * scale))
-    moments = {steps // 4, steps // 2, steps}
+    moments = {steps // 3, 2 * steps // 3}
 
     def watch(number: int) -> None:
         if number in moments:

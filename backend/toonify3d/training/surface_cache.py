@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -65,7 +66,7 @@ class _Picture:
 def working_size(views: list[StylizedView], most: int) -> float:
     """Factor (1 or less) by which portraits are shrunk to give at most ``most`` points."""
     total = sum(int((view.mask > 127).sum()) for view in views)
-    return min(1.0, (most / max(1, total)) ** 0.5)
+    return min(1.0, math.sqrt(most / max(1, total)))
 
 
 def portrait_points(

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import InputError
-from ..scene import Camera, Normalization, Scene, StylizedView
+from ..scene import Camera, Float32Array, FloatArray, Normalization, Scene, StylizedView
 from ..snr.avatar import PriorLike
 from ..snr.rendering import sphere_interval
 
@@ -42,7 +43,7 @@ class Rays:
         return Rays(self.origin[rows], self.direction[rows])
 
 
-def unit_projection(camera: Camera, normalization: Normalization) -> np.ndarray:
+def unit_projection(camera: Camera, normalization: Normalization) -> FloatArray:
     """``(3, 4)`` matrix from unit space to homogeneous image points; its third row is depth.
 
     The depth it gives is along z in units of the normalization radius.
@@ -54,8 +55,8 @@ def unit_projection(camera: Camera, normalization: Normalization) -> np.ndarray:
 
 def pixel_rays(
     camera: Camera,
-    columns: np.ndarray,
-    rows: np.ndarray,
+    columns: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64],
     normalization: Normalization,
     device: torch.device,
 ) -> Rays:
@@ -157,7 +158,7 @@ class ViewRays:
         return Rays(torch.cat(origins), torch.cat(directions)), color, mask
 
     @staticmethod
-    def _above_crop(scene: Scene, camera: Camera) -> np.ndarray:
+    def _above_crop(scene: Scene, camera: Camera) -> npt.NDArray[np.bool_]:
         """Pixels whose ray passes the head's axis above the crop plane, ``(H, W)`` bool."""
         shape = (camera.height, camera.width)
         if not np.isfinite(scene.crop_z):
@@ -170,7 +171,7 @@ class ViewRays:
         return np.asarray((middle[:, 2] > scene.crop_z).reshape(shape))
 
 
-def signed_distance(inside: np.ndarray) -> np.ndarray:
+def signed_distance(inside: npt.NDArray[np.bool_]) -> Float32Array:
     """Distance in pixels to the border of a boolean mask, positive inside, ``(H, W)`` float32."""
     inner = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 5)
     outer = cv2.distanceTransform((~inside).astype(np.uint8), cv2.DIST_L2, 5)

@@ -1,0 +1,232 @@
+"""Stage III on a bent ball whose painted style is known."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from analytic_head import BallPrior, KnownBend, cartoon, look_at, make_scene, portraits
+
+from toonify3d.progress import SilentProgress
+from toonify3d.snr.avatar import StylizedAvatar, StylizedGeometry
+from toonify3d.snr.deformation import Deformation
+from toonify3d.snr.texture import GlobalColorMap, Reflection
+from toonify3d.training.adaption_settings import TextureAdaptionSettings
+from toonify3d.training.discriminator import (
+    PaletteDiscriminator,
+    discriminator_loss,
+    field_loss,
+    r1_penalty,
+)
+from toonify3d.training.palette import Posterize, cluster_colors, style_palette
+from toonify3d.training.stage3 import adapt_texture, load_avatar, side_frames
+from toonify3d.training.surface_cache import portrait_points
+from toonify3d.training.view_rays import unit_projection
+
+torch.set_num_threads(1)
+
+YAWS = (-0.18, 0.0, 0.18)
+SETTINGS = TextureAdaptionSettings(
+    steps=150,
+    points=1024,
+    levels=4,
+    base_resolution=16,
+    finest_resolution=160,
+    log2_table=15,
+    side_views=2,
+    patches=4,
+    patch=8,
+    discriminator_every=8,
+)
+
+
+class SavedBend(Deformation):
+    """The known bend as a module that stage III can hash."""
+
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        return KnownBend()(y)
+
+    def with_jacobian(self, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return KnownBend().with_jacobian(y)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("texture")
+    scene = make_scene(folder / "scene", size=64)
+    views = portraits(scene, KnownBend(), YAWS)
+    geometry = StylizedGeometry(BallPrior(), SavedBend())
+    exemplar = views[1].image
+    avatar = adapt_texture(
+        scene, geometry, views, exemplar, folder / "run", SETTINGS, "cpu", SilentProgress()
+    )
+    return scene, views, geometry, exemplar, avatar, folder / "run"
+
+
+def surface(geometry: StylizedGeometry, count: int = 3000) -> torch.Tensor:
+    torch.manual_seed(1)
+    ray = torch.nn.functional.normalize(torch.randn(count, 3), dim=1)
+    points = 0.5 * ray
+    for _ in range(25):
+        points = points - geometry.sdf(points)[:, None] * ray
+    return points
+
+
+def error_to_truth(avatar: StylizedAvatar, points: torch.Tensor) -> torch.Tensor:
+    prior_color = avatar.prior.color(avatar.to_prior(points))
+    return (avatar.color(points) - cartoon(points, prior_color)).abs().mean(1)
+
+
+def test_style_is_carried_to_the_back_that_no_portrait_shows(result) -> None:
+    *_, avatar, _ = result
+    points = surface(avatar.geometry)
+    back = points[:, 1] > 0.2
+    before = avatar.prior.color(avatar.to_prior(points[back]))
+    change = (cartoon(points[back], before) - before).abs().mean()
+    # Hair must be blue and skin pink there too: the change is carried, no wash-out.
+    assert float(error_to_truth(avatar, points[back]).mean()) < 0.25 * float(change)
+
+
+def test_drawn_eyes_are_kept_sharp(result) -> None:
+    *_, avatar, _ = result
+    points = surface(avatar.geometry, 20000)
+    front = points[:, 1] < 0
+    nearest = torch.minimum(
+        (points[:, 0] - 0.15).abs().square() + points[:, 2].square(),
+        (points[:, 0] + 0.15).abs().square() + points[:, 2].square(),
+    ).sqrt()
+    inside = avatar.color(points[front & (nearest < 0.035)]).mean()
+    around = avatar.color(points[front & (nearest > 0.075) & (nearest < 0.1)]).mean()
+    assert float(inside) < 0.2
+    assert float(around) > 0.6
+
+
+def test_no_seam_where_belief_ends(result) -> None:
+    *_, avatar, _ = result
+    angle = torch.linspace(-math.pi / 2, math.pi / 2, 400)
+    ray = torch.stack([angle.sin(), -angle.cos(), torch.full_like(angle, -0.25)], dim=1)
+    ray = torch.nn.functional.normalize(ray, dim=1)
+    points = 0.5 * ray
+    for _ in range(25):
+        points = points - avatar.sdf(points)[:, None] * ray
+    belief = avatar.texture.belief(points)
+    assert float(belief.max()) > 0.9 and float(belief.min()) == 0.0
+    jumps = belief.diff().abs()
+    assert float(jumps.max()) < 0.2
+    color = avatar.color(points)
+    truth = cartoon(points, avatar.prior.color(avatar.to_prior(points)))
+    assert float((color - truth).diff(dim=0).abs().max()) < 0.12
+
+
+def test_finished_results_are_loaded_and_metrics_written(result) -> None:
+    scene, views, geometry, exemplar, avatar, folder = result
+    stamp = (folder / "texture.pt").stat().st_mtime_ns
+    again = adapt_texture(
+        scene, geometry, views, exemplar, folder, SETTINGS, "cpu", SilentProgress()
+    )
+    assert (folder / "texture.pt").stat().st_mtime_ns == stamp
+    points = surface(geometry, 500)
+    expected = avatar.color(points)
+    for other in (again, load_avatar(geometry, folder, "cpu")):
+        assert torch.allclose(other.color(points), expected, atol=4e-3)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["finished"] and metrics["portrait_psnr"] > 22.0
+    assert set(metrics["losses"]) >= {"color", "global", "palette", "reflection", "total"}
+    assert metrics["losses"]["reflection"] < 0.05
+    assert not (folder / "checkpoint.pt").exists()
+
+
+def test_projection_agrees_with_the_camera() -> None:
+    scene = make_scene(Path("unused"), radius=0.3)
+    camera = look_at(0.7, radius=0.3)
+    world = np.random.default_rng(0).normal(size=(20, 3)) * 0.1
+    image, depth = camera.project(world)
+    unit = scene.normalization.to_unit(world)
+    matrix = unit_projection(camera, scene.normalization)
+    homogeneous = unit @ matrix[:, :3].T + matrix[:, 3]
+    assert np.allclose(homogeneous[:, :2] / homogeneous[:, 2:], image)
+    assert np.allclose(homogeneous[:, 2] * 0.3, depth)
+
+
+def test_hidden_points_are_not_believed(result) -> None:
+    scene, views, geometry, *_ = result
+    points, belief = portrait_points(geometry, views, scene.normalization, SETTINGS)
+    assert float(belief(points.y).max()) > 0.95
+    assert float(belief(-points.y).max()) == 0.0
+    assert float(points.belief.max()) <= 1.0
+    doubted = [replace(view, confidence=0.25 * view.confidence) for view in views]
+    less, _ = portrait_points(geometry, doubted, scene.normalization, SETTINGS)
+    assert torch.allclose(less.belief, 0.25 * points.belief, atol=1e-6)
+
+
+def test_side_frames_keep_away_from_portraits(result) -> None:
+    scene, views, *_ = result
+    chosen = side_frames(scene, views, 4)
+    assert len(chosen) == 4
+    assert all(abs(frame.yaw) > 0.5 for frame in chosen)
+
+
+def test_global_map_starts_as_the_identity_and_stays_in_range() -> None:
+    torch.manual_seed(0)
+    mapping = GlobalColorMap(5)
+    color, feature = torch.rand(100, 3) * 0.8 + 0.1, torch.randn(100, 5)
+    mapping.fit_range(color, feature, torch.ones(100))
+    assert torch.allclose(torch.sigmoid(mapping(color, feature)), color, atol=0.02)
+    far = mapping(color, 100.0 * torch.sign(feature))
+    edge = mapping(color, 50.0 * torch.sign(feature))
+    assert torch.allclose(far, edge)
+
+
+def test_reflection_starts_at_one_and_is_bounded() -> None:
+    reflection = Reflection(4)
+    direction = torch.nn.functional.normalize(torch.randn(50, 3), dim=1)
+    inputs = (torch.randn(50, 4), direction, direction)
+    assert torch.equal(reflection(*inputs), torch.ones(50, 3))
+    torch.nn.init.normal_(reflection.out.weight, std=50.0)
+    shaded = reflection(*inputs).detach()
+    assert float(shaded.min()) >= 0.0 and float(shaded.max()) <= 2.0
+
+
+def test_palette_and_posterize(result) -> None:
+    _, views, _, exemplar, *_ = result
+    palette = style_palette(exemplar, views, 8)
+    assert palette.shape == (8, 3)
+    posterize = Posterize(np.array([[0, 0, 0], [255, 255, 255], [200, 40, 40]], np.uint8))
+    colors = torch.tensor([[0.1, 0.1, 0.1], [0.9, 0.95, 0.9], [0.7, 0.2, 0.2]])
+    expected = torch.tensor([[0.0] * 3, [1.0] * 3, [200 / 255, 40 / 255, 40 / 255]])
+    assert torch.allclose(posterize(colors), expected)
+    few = np.array([[1, 2, 3], [1, 2, 3], [9, 9, 9]], np.uint8)
+    assert cluster_colors(few, 8).tolist() == [[1, 2, 3], [9, 9, 9]]
+
+
+def test_adversarial_losses_equal_equation_11() -> None:
+    torch.manual_seed(0)
+    real, fake = torch.randn(4, 1, 2, 2), torch.randn(4, 1, 2, 2)
+    expected = -(torch.sigmoid(real).log().mean() + (1 - torch.sigmoid(fake)).log().mean())
+    assert torch.allclose(discriminator_loss(real, fake), expected, atol=1e-5)
+    assert torch.allclose(field_loss(fake), -torch.sigmoid(fake).log().mean(), atol=1e-5)
+
+
+def test_r1_penalty_is_the_gradient_at_real_patches() -> None:
+    torch.manual_seed(0)
+    judge = PaletteDiscriminator(4).double()
+    patch = torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    gradient = torch.zeros_like(patch)
+    with torch.no_grad():
+        for i in range(patch.numel()):
+            step = torch.zeros(patch.numel(), dtype=torch.float64)
+            step[i] = 1e-5
+            shift = step.reshape(patch.shape)
+            change = judge(patch + shift).sum() - judge(patch - shift).sum()
+            gradient.view(-1)[i] = change / 2e-5
+    expected = float(gradient.square().sum())
+    assert float(r1_penalty(judge, patch).detach()) == pytest.approx(expected, rel=1e-3)
