@@ -67,8 +67,8 @@ class PriorSettings:
     hull_steps: int = 150
     """Steps that fit F_geo to the visual hull before rendering starts (0: start from a sphere)."""
     hull_inset: float = 1.0
-    """How far inside the hull F_geo starts, in guide cells. A hull is never too small; starting
-    inside lets the silhouettes pull the convex parts out instead of leaving the hollow ones full."""
+    """How far inside the hull F_geo starts, in guide cells. A hull is never too small; from
+    inside, the silhouettes pull the convex parts out instead of leaving the hollow ones full."""
     color_threshold: float = 1e-3
     """Samples of smaller weight get no colour evaluation (0: all do)."""
     silhouette_band: float = 0.03
