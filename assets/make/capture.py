@@ -17,7 +17,7 @@ from person import Finish, add_person
 from room import build_room
 
 WIDTH, HEIGHT, FRAMES, FPS, SAMPLES = 432, 576, 96, 15, 8
-BAKE_SAMPLES = 3  # per corner of a triangle: about 18 for each vertex
+BAKE_SAMPLES = 2
 LENS = 1.38  # focal length over picture height
 
 
@@ -49,7 +49,7 @@ def build_scene(folder: Path, threads: int = 0) -> None:
         set_render(WIDTH, HEIGHT, SAMPLES, threads)
         build_room()
         add_person(Person(), HairStyle(), Sweater(), Finish())
-        bake_light(BAKE_SAMPLES, smoothing=3)
+        bake_light(BAKE_SAMPLES)
         bpy.ops.wm.save_as_mainfile(filepath=str(file))
     set_render(WIDTH, HEIGHT, SAMPLES, threads)
     bpy.context.scene.cycles.use_denoising = False

@@ -51,8 +51,8 @@ class HairStyle:
     length_side: float = 2.2
     spread: float = 0.28
     lift: float = 1.0
-    dark: str = "#3a2617"
-    light: str = "#946a3f"
+    dark: str = "#4e3421"
+    light: str = "#c18b55"
     sweep: tuple[float, float, float] = (-0.45, 0.9, 0.0)
     extra: Sequence[tuple[tuple[float, float, float], float, float]] = field(default_factory=tuple)
     """More volume: centre, radius of the bump, height of the bump."""
@@ -219,7 +219,7 @@ def tubes(
     i, j, m = np.meshgrid(np.arange(n), np.arange(k - 1), np.arange(sides), indexing="ij")
     base, nxt = (i * k + j) * sides, (m + 1) % sides
     a, b = (base + m).ravel(), (base + nxt).ravel()
-    faces = np.concatenate([np.stack([a, b, a + sides], 1), np.stack([b, b + sides, a + sides], 1)])
+    faces = np.concatenate([np.stack([a, a + sides, b], 1), np.stack([b, a + sides, b + sides], 1)])
     shade = smoothstep(0.0, 0.45, t)[None, :, None]
     colors = np.asarray(root_color) * 0.8 * (1 - shade) + color[:, None] * shade
     colors = np.repeat(colors[:, :, None], sides, axis=2).reshape(-1, 3)

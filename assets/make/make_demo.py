@@ -55,7 +55,9 @@ def main() -> None:
     """Parse the command line and make what it asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--only", nargs="+", choices=sorted(MAKERS), help="make just these")
-    parser.add_argument("--work", type=Path, default=Path("scratch/demo"), help="frames are kept here")
+    parser.add_argument(
+        "--work", type=Path, default=Path("scratch/demo"), help="frames are kept here"
+    )
     parser.add_argument("--threads", type=int, default=0, help="render threads, 0: all cores")
     options = parser.parse_args()
     DEMO.mkdir(parents=True, exist_ok=True)

@@ -50,10 +50,10 @@ def _shell(rng: np.random.Generator, out: Surfaces) -> None:
     out.add(paper[1], (x, y, FLOOR), (-2 * x, 0, 0), (0, 0, h))
     out.add(paper[2], (x, -y, FLOOR), (0, 2 * y, 0), (0, 0, h))
     out.add(paper[3], (-x, y, FLOOR), (0, -2 * y, 0), (0, 0, h))
-    out.add(_parquet(rng), (-x, -y, FLOOR), (2 * x, 0, 0), (0, 2 * y, 0))
-    out.add(_plaid(rng, 5), (-1.2, -1.4, FLOOR + 0.01), (2.4, 0, 0), (0, 2.8, 0))
+    out.add(_parquet(rng), (x, -y, FLOOR), (-2 * x, 0, 0), (0, 2 * y, 0))
+    out.add(_plaid(rng, 5), (1.2, -1.4, FLOOR + 0.01), (-2.4, 0, 0), (0, 2.8, 0))
     ceiling = 0.86 + 0.03 * _noise(256, 256, 7.0, 9)[..., None] * np.ones(3)
-    out.add(ceiling, (-x, y, CEILING), (2 * x, 0, 0), (0, -2 * y, 0))
+    out.add(ceiling, (x, y, CEILING), (-2 * x, 0, 0), (0, -2 * y, 0))
 
 
 def _noise(height: int, width: int, scale: float, seed: int) -> Array:
@@ -92,7 +92,8 @@ class Surfaces:
         n = self.GRID
         i, j = (v.ravel() for v in np.mgrid[0:n, 0:n])
         base = i * (n + 1) + j
-        cells = np.stack([base, base + 1, base + n + 2, base + n + 1], axis=1)
+        # Seen from inside the room, right and up turn the other way round.
+        cells = np.stack([base, base + n + 1, base + n + 2, base + 1], axis=1)
         count = len(self._vertices)
         faces = np.concatenate([cells + k * (n + 1) ** 2 for k in range(count)])
         data = bpy.data.meshes.new("surfaces")
