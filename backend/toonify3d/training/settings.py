@@ -36,7 +36,7 @@ class PriorSettings:
     """Learning rate at the end as a fraction of the start (exponential decay; 1 = constant)."""
     warmup: int = 50
     """Steps of linear warm-up of the learning rate."""
-    inv_s_start: float = 50.0
+    inv_s_start: float = 80.0
     """Sharpness of the density at the start (ignored when learned)."""
     inv_s_end: float = 1200.0
     """Sharpness from 80 % of the steps on (ignored when learned)."""
@@ -51,9 +51,9 @@ class PriorSettings:
     """Weight of the mask term, eq. 6 (paper: 0.5)."""
     weight_eikonal: float = 0.1
     """Weight of the eikonal term, eq. 7 (paper: 0.1)."""
-    weight_empty: float = 0.1
+    weight_empty: float = 0.5
     """Weight of the term that keeps the space outside the visual hull empty (not in the paper)."""
-    view_from: float = 0.2
+    view_from: float = 0.0
     """Share of the steps during which colours may not depend on the view direction, so that wrong
     geometry cannot be explained away; the dependence then fades in over as many steps."""
     base_levels: int = 4
@@ -66,7 +66,7 @@ class PriorSettings:
     """Steps between updates of the guide grid from the field."""
     hull_steps: int = 150
     """Steps that fit F_geo to the visual hull before rendering starts (0: start from a sphere)."""
-    hull_inset: float = 1.0
+    hull_inset: float = 0.0
     """How far inside the hull F_geo starts, in guide cells. A hull is never too small; from
     inside, the silhouettes pull the convex parts out instead of leaving the hollow ones full."""
     color_threshold: float = 1e-3
