@@ -13,9 +13,7 @@ from ..errors import InputError
 from ..evaluation.ground_truth import RayCaster
 from ..progress import Progress, SubProgress
 from ..scene import (
-    ByteImage,
     Displacement,
-    Float32Array,
     FloatArray,
     Frame,
     Scene,
@@ -273,6 +271,3 @@ def _as_displacement(change: ShapeChange, mesh: SurfaceMesh) -> Displacement:
     step = max(1, len(mesh.vertices) // 20_000)
     points = np.concatenate([mesh.vertices[::step], change.field.controls])
     return Displacement(points, change.field(points))
-
-
-__all__ = ["ByteImage", "Float32Array", "StylizedSet", "select_frames", "stylize_views"]
