@@ -173,3 +173,19 @@ def test_pulled_back_normal_is_the_gradient_of_the_composed_field() -> None:
     normal = pull_back_normal(jacobian, x / x.norm(dim=1, keepdim=True))
     expected = numeric_jacobian(distance, points, 1e-6)[:, 0]
     assert torch.allclose(normal, expected, atol=1e-5)
+
+
+def test_many_control_points_are_thinned_where_the_field_is_smooth() -> None:
+    generator = np.random.default_rng(0)
+    points = generator.normal(size=(6000, 3))
+    points *= 0.5 / np.linalg.norm(points, axis=1, keepdims=True)
+    # Everything rests but a small "eye" that grows by a fifth.
+    eye = np.array([0.1, -0.48, 0.1])
+    offset = points - eye
+    near = np.exp(-(offset**2).sum(1) / (2 * 0.05**2))
+    offsets = 0.2 * offset * near[:, None]
+    options = LatticeOptions(support=0.3, resolution=64, max_points=450)
+    lattice, _ = bake_displacement(points, offsets, options)
+    moved = torch.tensor(points + offsets, dtype=torch.float32)
+    error = (lattice(moved) + torch.tensor(offsets, dtype=torch.float32)).norm(dim=1)
+    assert float(error.max()) < 0.25 * float(np.linalg.norm(offsets, axis=1).max())

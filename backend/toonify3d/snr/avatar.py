@@ -112,7 +112,9 @@ class StylizedAvatar:
 
         def albedo(part: Tensor) -> Tensor:
             x = self.geometry.to_prior(part)
-            return self.texture(part, self.prior.color(x), self.prior.evaluate(x).feature)
+            color = self.prior.color(x)
+            value: Tensor = self.texture(part, color, self.prior.evaluate(x).feature)
+            return value
 
         with torch.no_grad():
             return _chunked(albedo, y)

@@ -198,7 +198,8 @@ class GeometryAdaption:
         styled = styled.reshape(len(rays), count + 1, 3)
         middle = 0.5 * (styled[:, :-1] + styled[:, 1:])
         total = weights.sum(1, keepdim=True).clamp(min=1e-3)
-        return (weights[..., None] * middle).sum(1) / total
+        color: Tensor = (weights[..., None] * middle).sum(1) / total
+        return color
 
     def _shape_terms(self) -> tuple[Tensor, Tensor, Tensor]:
         """Eikonal (eq. 7), strain, and magnitude plus fold penalties, all round the head."""
