@@ -56,8 +56,10 @@ def read_mesh(path: Path) -> SurfaceMesh:
     """A mesh file (npz of ours, or anything trimesh reads) in its own coordinates."""
     if path.suffix == ".npz":
         return load_mesh(path)
-    mesh = trimesh.load(path, force="mesh", process=False)
-    return SurfaceMesh(np.asarray(mesh.vertices, float), np.asarray(mesh.faces, np.int64))
+    mesh = trimesh.load_mesh(path, process=False)
+    if not isinstance(mesh, trimesh.Trimesh):
+        raise InputError(f"'{path}' holds no triangle mesh.", "bad_mesh")
+    return SurfaceMesh(np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64))
 
 
 def format_table(figures: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ process when Blender goes away, unless Blender asked for the opposite.
 from __future__ import annotations
 
 import os
+import time
 import traceback
 from pathlib import Path
 
@@ -58,7 +59,8 @@ def _work(root: Path, link: Link | None) -> int:
 def _report_problem(root: Path, link: Link | None, code: str, message: str) -> None:
     """Tell Blender, and leave it in status.json for a Blender that comes later."""
     problem = {"code": code, "message": message}
-    status = {"state": "failed", "problem": problem, "pid": os.getpid(), "message": message}
-    write_json(root / STATUS_FILE, status)
+    if code != "job_busy":  # the status belongs to the process that is working in the folder
+        status = {"state": "failed", "problem": problem, "pid": os.getpid(), "message": message}
+        write_json(root / STATUS_FILE, status | {"updated": time.time()})
     if link is not None:
         link.send_problem(problem)
