@@ -28,7 +28,7 @@ from hair import HairStyle
 from head import Person
 from person import Finish, add_person
 
-SIZE, RENDER_SIZE, SAMPLES = 896, 384, 8
+SIZE, RENDER_SIZE, SAMPLES = 768, 384, 8
 Picture = npt.NDArray[np.float32]
 
 SITTER = Person(
@@ -120,7 +120,7 @@ def paint(reference: Picture, size: int, seed: int = 5) -> Picture:
     canvas = np.ones_like(big) * np.array([0.36, 0.22, 0.13], np.float32)
     relief = np.zeros((size, size), np.float32)
     care = _care(size)
-    for brush, tolerance in ((26, 0.0), (13, 0.045), (7, 0.05), (4, 0.05), (3, 0.06)):
+    for brush, tolerance in ((26, 0.0), (13, 0.045), (7, 0.05), (4, 0.05), (2, 0.06)):
         _layer(canvas, relief, big, care, brush, tolerance, rng)
     return _light(canvas, relief, rng)
 
@@ -136,13 +136,13 @@ def _layer(
     rng: np.random.Generator,
 ) -> None:  # fmt: skip
     size = len(big)
-    blurred = cv2.GaussianBlur(big, (0, 0), 0.7 * brush)
+    blurred = cv2.GaussianBlur(big, (0, 0), 0.5 * brush)
     gray = blurred @ np.array([0.3, 0.59, 0.11], np.float32)
     gray = cv2.GaussianBlur(gray, (0, 0), 0.5 * brush + 1)
     gx, gy = cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1)
     error = np.abs(blurred - canvas).sum(axis=2)
     error = cv2.blur(error, (brush | 1, brush | 1))
-    step = max(int(brush * 0.9), 4)
+    step = max(int(brush * 0.9), 3)
     places = np.stack(np.meshgrid(np.arange(0, size, step), np.arange(0, size, step)), -1)
     places = places.reshape(-1, 2) + rng.integers(-step // 2, step // 2 + 1, (len(places) ** 2, 2))
     places = np.clip(places, 0, size - 1)
@@ -161,14 +161,15 @@ def _path(
 ) -> npt.NDArray[np.float64]:
     """Points along the direction of least change, smoothly."""
     size, points = len(gx), [(float(x), float(y))]
-    angle = rng.uniform(0, 2 * np.pi)
+    # Where nothing leads, strokes go round the head.
+    angle = np.arctan2(y - 0.45 * size, x - 0.5 * size) + np.pi / 2 + rng.normal(0, 0.3)
     before = np.array([np.cos(angle), np.sin(angle)])
     px, py = float(x), float(y)
     for _ in range(int(rng.integers(3, 7))):
         i, j = int(np.clip(py, 0, size - 1)), int(np.clip(px, 0, size - 1))
         way = np.array([-gy[i, j], gx[i, j]], dtype=float)
         strength = np.linalg.norm(way)
-        way = way / strength if strength > 2e-3 else before
+        way = way / strength if strength > 0.02 else before
         if way @ before < 0:
             way = -way
         before = 0.6 * way + 0.4 * before
