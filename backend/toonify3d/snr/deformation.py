@@ -61,20 +61,16 @@ class RadialField:
     def __call__(self, query: FloatArray, chunk: int = 8192) -> FloatArray:
         """The field at ``query`` ``(Q, 3)``."""
         out = np.zeros((len(query), 3))
+        # Single precision: a tenth of a micrometre on a head, and twice as fast.
+        points, weights = self.points.astype(np.float32), self.weights.astype(np.float32)
         near = cKDTree(self.points).query(query, distance_upper_bound=self.support)[0]
         (active,) = np.nonzero(np.isfinite(near))
         for start in range(0, len(active), chunk):
             rows = active[start : start + chunk]
-            distance = np.sqrt(
-                np.clip(
-                    (query[rows] ** 2).sum(1)[:, None]
-                    + (self.points**2).sum(1)
-                    - 2.0 * query[rows] @ self.points.T,
-                    0.0,
-                    None,
-                )
-            )
-            out[rows] = wendland_c2(distance / self.support) @ self.weights
+            part = query[rows].astype(np.float32)
+            squared = (part**2).sum(1)[:, None] + (points**2).sum(1) - 2.0 * part @ points.T
+            ratio = np.sqrt(np.maximum(squared, 0.0, out=squared), out=squared) / self.support
+            out[rows] = wendland_c2(ratio) @ weights
         return out
 
 
@@ -93,7 +89,7 @@ class LatticeOptions:
     support: float = 0.4
     ridge: float = 1e-3
     max_points: int = 1200
-    resolution: int = 72
+    resolution: int = 84
     min_determinant: float = 0.15
 
 
@@ -204,8 +200,11 @@ def bake_displacement(
     keep = _thinned(points + offsets, offsets, options)
     points, offsets = points[keep], offsets[keep]
     moved = points + offsets
-    low = np.clip(moved.min(0) - options.support, -1.2, 1.2)
-    high = np.clip(moved.max(0) + options.support, -1.2, 1.2)
+    # Only where something moves: nodes spent on resting shoulders are missing at the eyes.
+    length = np.linalg.norm(offsets, axis=1)
+    moving = moved[length >= 0.05 * length.max()]
+    low = np.clip(moving.min(0) - 0.5 * options.support, -1.2, 1.2)
+    high = np.clip(moving.max(0) + 0.5 * options.support, -1.2, 1.2)
     field = RadialField(moved, -offsets, options.support, options.ridge)
     lattice = DisplacementLattice.sample(field, low, high, options.resolution)
     probe = torch.tensor(
@@ -229,12 +228,13 @@ def _thinned(
         return np.arange(count)
     third = options.max_points // 3
     generator = np.random.default_rng(0)
-    keep = np.unique(np.linspace(0, count - 1, third).round().astype(np.int64))
+    rows = generator.permutation(count)[: 8 * options.max_points]
+    keep = rows[:third]
     for _ in range(2):
         field = RadialField(moved[keep], offsets[keep], options.support, options.ridge)
-        miss = np.linalg.norm(offsets - field(moved), axis=1) + 1e-9
-        miss[keep] = 0.0
-        more = generator.choice(count, third, replace=False, p=miss / miss.sum())
+        miss = np.linalg.norm(offsets[rows] - field(moved[rows]), axis=1) + 1e-9
+        miss[np.isin(rows, keep)] = 0.0
+        more = generator.choice(rows, third, replace=False, p=miss / miss.sum())
         keep = np.concatenate([keep, more])
     return keep
 

@@ -332,13 +332,11 @@ def side_frames(scene: Scene, views: list[StylizedView], count: int) -> list[Fra
 
 
 def _optimizer(adaption: TextureAdaption, settings: TextureAdaptionSettings) -> torch.optim.Adam:
-    networks = [
-        *adaption.texture.global_map.parameters(),
-        *adaption.reflection.parameters(),
-    ]
+    rate = settings.map_learning_rate
     return torch.optim.Adam(
         [
-            {"params": networks, "lr": settings.map_learning_rate},
+            {"params": adaption.texture.global_map.parameters(), "lr": rate},
+            {"params": adaption.reflection.parameters(), "lr": rate / 3.0},
             {"params": adaption.texture.local.parameters(), "lr": settings.grid_learning_rate},
             {"params": adaption.discriminator.parameters(), "lr": 5e-4},
         ],
@@ -354,8 +352,12 @@ def _together(belief: BeliefMaps, y: Tensor) -> Tensor:
 
 
 def _weighted_l1(difference: Tensor, weight: Tensor) -> Tensor:
-    """Eq. 13 with soft masks: mean over channels, weighted mean over points."""
-    return (difference.abs().mean(1) * weight).sum() / weight.sum().clamp(min=1e-3)
+    """Eq. 13 with soft masks: mean over channels, weighted mean over points.
+
+    Rounded off below 0.02: the bare L1 keeps the grid jittering round its optimum.
+    """
+    rounded = (difference.square() + 4e-4).sqrt() - 0.02
+    return (rounded.mean(1) * weight).sum() / weight.sum().clamp(min=1e-3)
 
 
 def _as_patches(colors: Tensor, side: int) -> Tensor:
