@@ -23,14 +23,15 @@ from person import Finish, add_person
 SIZE, SAMPLES = 768, 8
 
 TOON = Person(
-    eye_x=3.55,
-    eye_y=-6.35,
-    eye_radius=2.3,
-    lid_half_width=2.05,
-    lid_upper=1.38,
-    lid_lower=1.05,
-    iris=1.22,
-    pupil=0.62,
+    eye_x=3.7,
+    eye_y=-6.1,
+    eye_radius=2.55,
+    lid_half_width=2.35,
+    lid_upper=1.62,
+    lid_lower=1.25,
+    iris=1.42,
+    pupil=0.72,
+    lash=0.4,
     skull=1.16,
     nose=0.66,
     nose_z=0.1,
@@ -78,7 +79,7 @@ GLOSS = Finish(
 
 
 def make(
-    target: Path, size: int = SIZE, samples: int = SAMPLES, detail: float = 0.9, threads: int = 0
+    target: Path, size: int = SIZE, samples: int = SAMPLES, detail: float = 1.0, threads: int = 0
 ) -> None:
     """Model, light and render the cartoon portrait."""
     new_scene()

@@ -251,7 +251,7 @@ def build_brows(person: Person, count: int = 420, seed: int = 9) -> Mesh:
     return tubes(np.stack(path, 1), width, color, _forward, srgb(person.brow), sides=5, flat=0.8)
 
 
-def build_lashes(person: Person, count: int = 46, length: float = 0.62) -> Mesh:
+def build_lashes(person: Person, count: int = 46) -> Mesh:
     """Curved lashes on both lids of both eyes."""
     rng = np.random.default_rng(13)
     s = person.eye_radius / 1.48
@@ -264,7 +264,7 @@ def build_lashes(person: Person, count: int = 46, length: float = 0.62) -> Mesh:
         y = person.eye_y - np.sqrt(np.maximum(r * r - u * u - w * w, 0.1))
         root = np.stack([side * (u + person.eye_x), y, w], axis=1)
         fan = np.stack([side * 0.55 * u / person.lid_half_width, -0.75 + 0 * u, 0 * u], axis=1)
-        size = length * s * (1.0 if upper else 0.5) * rng.uniform(0.75, 1.1, n)
+        size = person.lash * s * (1.0 if upper else 0.5) * rng.uniform(0.75, 1.1, n)
         curl = (1.0 if upper else -0.7) * np.array([0.0, 0.0, 1.0])
         t = np.linspace(0, 1, 6)[None, :, None]
         curve = root[:, None] + size[:, None, None] * (t * fan[:, None] + 0.9 * t**1.8 * curl)

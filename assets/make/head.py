@@ -49,6 +49,7 @@ class Person:
     lid_lower: float = 0.44
     iris: float = 0.62
     pupil: float = 0.27
+    lash: float = 0.62
     skull: float = 1.0
     nose: float = 1.0
     nose_z: float = 0.0
