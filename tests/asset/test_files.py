@@ -55,7 +55,9 @@ def test_report_is_json_and_true(made):
     assert texture["coverage"] == 1.0 and texture["overlap_texels"] == 0
     assert texture["width"] == texture["height"] == 512
     assert texture["face_density"] >= 1.9
-    names = "avatar.glb avatar.obj avatar.mtl albedo.png normal.png prior.ply preview.png"
+    names = (
+        "avatar.glb avatar.npz avatar.obj avatar.mtl albedo.png normal.png prior.ply preview.png"
+    )
     assert set(report["files"]) == set(names.split())
     for name, entry in report["files"].items():
         assert (made.folder / name).stat().st_size == entry["bytes"]

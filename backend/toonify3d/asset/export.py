@@ -13,7 +13,7 @@ from PIL import Image
 from trimesh.visual.material import PBRMaterial
 from trimesh.visual.texture import TextureVisuals
 
-from ..files import write_bytes, write_image, write_text
+from ..files import write_atomic, write_bytes, write_image, write_text
 from ..scene import ByteImage, FloatArray, SurfaceMesh
 from .uv import Atlas
 
@@ -62,6 +62,35 @@ def write_glb(
     scene.add_geometry(mesh, node_name="Avatar", geom_name="Avatar")
     data: Any = scene.export(file_type="glb", include_normals=True)
     write_bytes(path, bytes(data))
+
+
+def write_npz(
+    path: Path,
+    vertices: FloatArray,
+    normals: FloatArray,
+    faces: IntArray,
+    atlas: Atlas,
+    prior_vertices: FloatArray | None,
+) -> None:
+    """Write what the Blender add-on reads: welded vertices, UVs per corner, the person's shape.
+
+    Args:
+        path: ``.npz``.
+        vertices: ``(V, 3)``, world metres, Z up.
+        normals: ``(V, 3)`` unit.
+        faces: ``(F, 3)``.
+        atlas: The mesh's atlas.
+        prior_vertices: ``(V, 3)`` where each vertex lies on the real person, or None.
+    """
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "vertices": vertices.astype(np.float32),
+        "normals": normals.astype(np.float32),
+        "faces": faces.astype(np.int32),
+        "uvs": atlas.uv[atlas.faces].astype(np.float32),
+    }
+    if prior_vertices is not None:
+        arrays["prior_vertices"] = prior_vertices.astype(np.float32)
+    write_atomic(path, lambda temporary: np.savez_compressed(temporary, **arrays))
 
 
 def write_obj(

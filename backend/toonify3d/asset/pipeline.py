@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import warp as wp
 from scipy.spatial import ConvexHull
 
 from ..progress import Progress, SubProgress
 from ..scene import ByteImage, FloatArray, Normalization, Scene, SurfaceMesh
 from .bake import Bake, DenseSurface, bake
-from .export import describe, write_glb, write_obj, write_ply, write_texture
+from .export import describe, write_glb, write_npz, write_obj, write_ply, write_texture
 from .levelset import ClippedField, Field, extract_level_set
 from .mesh import MeshCheck, check_mesh, decimate, largest_component, repair, vertex_normals
 from .preview import preview_sheet
@@ -153,7 +154,8 @@ def build_asset(
     baked = _bake(field_, surface, atlas, settings, avatar, SubProgress(progress, 0.45, 0.85))
     clock.lap("bake")
     mesh = SurfaceMesh(scene.normalization.to_world(surface.vertices), surface.faces)
-    names = _write_models(mesh, atlas, baked, prior_mesh, folder, settings)
+    person = _on_the_person(avatar, surface.vertices, scene.normalization)
+    names = _write_models(mesh, atlas, baked, prior_mesh, person, folder, settings)
     clock.lap("write")
     progress.update(0.9, "rendering the preview")
     item = Renderable(mesh, baked.albedo, atlas.uv, atlas.faces)
@@ -252,6 +254,7 @@ def _write_models(
     atlas: Atlas,
     baked: Bake,
     prior_mesh: SurfaceMesh,
+    person: FloatArray | None,
     folder: Path,
     settings: AssetSettings,
 ) -> list[str]:
@@ -279,8 +282,24 @@ def _write_models(
         textures,
         settings.roughness,
     )
+    write_npz(folder / "avatar.npz", mesh.vertices, normals, mesh.faces, atlas, person)
     write_ply(folder / "prior.ply", prior_mesh)
-    return ["avatar.glb", "avatar.obj", "avatar.mtl", "prior.ply", *textures.values()]
+    return ["avatar.glb", "avatar.npz", "avatar.obj", "avatar.mtl", "prior.ply", *textures.values()]
+
+
+def _on_the_person(
+    avatar: Field, vertices: FloatArray, normalization: Normalization
+) -> FloatArray | None:
+    """Where each vertex ``(V, 3)`` (unit space) lies on the real person, in the world.
+
+    Only a field that knows the way back (stage II's deformation) can say; None otherwise.
+    """
+    to_prior = getattr(avatar, "to_prior", None)
+    if to_prior is None:
+        return None
+    with torch.no_grad():
+        points = torch.as_tensor(vertices, dtype=torch.float32, device=avatar.device)
+        return normalization.to_world(to_prior(points).cpu().numpy().astype(np.float64))
 
 
 def _mesh_figures(surface: ExtractedSurface, settings: AssetSettings) -> dict[str, Any]:

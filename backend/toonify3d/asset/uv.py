@@ -74,11 +74,34 @@ def unwrap(
     """
     region = np.zeros(len(faces), bool) if face_region is None else np.asarray(face_region, bool)
     smooth = _smoothed(vertices, faces)
-    parts = [(np.flatnonzero(region), face_density), (np.flatnonzero(~region), 1.0)]
-    parts = [(rows, scale) for rows, scale in parts if len(rows)]
     progress.update(0.1, "unwrapping")
-    packed = _pack([(smooth * scale, faces[rows]) for rows, scale in parts], size, padding)
-    progress.update(0.9, "unwrapped")
+    # Smoothing shrinks what bulges (the nose): undo that, or the face would lose texels.
+    shrunk = np.sqrt(_areas_3d(smooth, faces) / np.maximum(_areas_3d(vertices, faces), 1e-30))
+    scale = face_density
+    if region.any() and not region.all():
+        scale *= float(np.median(shrunk[~region]) / np.median(shrunk[region]))
+    atlas = _unwrap_parts(vertices, smooth, faces, region, scale, size, padding)
+    if atlas.face_density is not None and atlas.face_density < 0.97 * face_density:
+        progress.update(0.6, "unwrapping again with a larger face")
+        scale *= face_density / atlas.face_density
+        atlas = _unwrap_parts(vertices, smooth, faces, region, scale, size, padding)
+    progress.update(1.0, "texture atlas ready")
+    return atlas
+
+
+def _unwrap_parts(
+    vertices: FloatArray,
+    smooth: FloatArray,
+    faces: IntArray,
+    region: BoolArray,
+    scale: float,
+    size: int,
+    padding: int,
+) -> Atlas:
+    """The atlas of the smoothed mesh with the triangles of ``region`` grown by ``scale``."""
+    parts = [(np.flatnonzero(region), scale), (np.flatnonzero(~region), 1.0)]
+    parts = [(rows, grown) for rows, grown in parts if len(rows)]
+    packed = _pack([(smooth * grown, faces[rows]) for rows, grown in parts], size, padding)
     source = np.concatenate([part[0] for part in packed])
     start = np.cumsum([0, *[len(part[0]) for part in packed]])
     out = np.zeros_like(faces)
@@ -89,7 +112,6 @@ def unwrap(
     ratio = None
     if region.any() and not region.all():
         ratio = float(np.median(density[region]) / np.median(density[~region]))
-    progress.update(1.0, "texture atlas ready")
     return Atlas(
         source=source,
         faces=out,

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from ..scene import ByteImage, Float32Array
+from .landmarks import quiet_native_logs
 
 GENERAL, LANDSCAPE = 0, 1
 """MediaPipe's two models: 256 x 256 and 256 x 144 input."""
@@ -36,9 +37,12 @@ class PersonSegmenter:
     """Person probability of pictures. Holds native resources: use as a context manager."""
 
     def __init__(self, models: Sequence[int] = (GENERAL, LANDSCAPE)) -> None:
-        from mediapipe.python.solutions.selfie_segmentation import SelfieSegmentation
+        with quiet_native_logs():
+            from mediapipe.python.solutions.selfie_segmentation import SelfieSegmentation
 
-        self._models: list[Any] = [SelfieSegmentation(model_selection=model) for model in models]
+            self._models: list[Any] = [SelfieSegmentation(model_selection=m) for m in models]
+            for model in self._models:  # the native code logs at the first picture as well
+                model.process(np.full((64, 64, 3), 128, np.uint8))
 
     def __enter__(self) -> PersonSegmenter:
         return self
