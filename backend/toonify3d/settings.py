@@ -83,7 +83,7 @@ _TEXTURE = {"tiny": 512, "preview": 2048, "standard": 2048, "high": 4096, "paper
 
 
 def _capture(name: str) -> CaptureSettings:
-    frames = {"tiny": 40, "preview": 120, "standard": 200, "high": 300, "paper": 300}[name]
+    frames = {"tiny": 48, "preview": 120, "standard": 200, "high": 300, "paper": 300}[name]
     side = {"tiny": 560, "preview": 640, "standard": 1024, "high": 1536, "paper": 1024}[name]
     return CaptureSettings(max_frames=frames, long_side=side)
 
