@@ -24,6 +24,7 @@ class RayBatch(NamedTuple):
         color: sRGB 0..1 ``(R, 3)``.
         mask: Foreground 0..1 ``(R,)``.
         color_weight: 1 where the pixel is safely inside the person ``(R,)``.
+        interior: Whether the pixel is far from any outline ``(R,)`` bool.
         depth: Stereo distance along the ray ``(R,)``, 0 = none.
         confidence: Of the stereo distance, 0..1 ``(R,)``.
         frame: Row of the frame in the bank ``(R,)`` int64.
@@ -34,6 +35,7 @@ class RayBatch(NamedTuple):
     color: torch.Tensor
     mask: torch.Tensor
     color_weight: torch.Tensor
+    interior: torch.Tensor
     depth: torch.Tensor
     confidence: torch.Tensor
     frame: torch.Tensor
@@ -46,7 +48,7 @@ class _Pixels:
     position: npt.NDArray[np.int16]
     color: ByteImage
     mask: ByteImage
-    core: ByteImage
+    core: ByteImage  # 0 outline or background, 1 person, 2 person far from any outline
     depth: Float32Array
     confidence: ByteImage
 
@@ -158,7 +160,8 @@ class RayBank:
             raw / length,
             self._color[index].to(torch.float32) / 255.0,
             self._mask[index].to(torch.float32) / 255.0,
-            self._core[index].to(torch.float32),
+            (self._core[index] > 0).to(torch.float32),
+            self._core[index] > 1,
             self._depth[index].to(torch.float32) * length[:, 0] / self._radius,
             self._confidence[index].to(torch.float32) / 255.0,
             self._frame[index].long(),
@@ -187,6 +190,8 @@ def _candidates(scene: Scene, frame: Frame, band: float) -> _Pixels:
     rows, columns = np.nonzero(ring | (mask > 0))
     # The outline's pixels mix person and background: they teach the mask, not the colour.
     core = np.asarray(cv2.erode(inside, np.ones((3, 3), np.uint8)), dtype=np.uint8)
+    # As wide as the ring: there, background rays balance what the mask term does to the person's.
+    core = core + np.asarray(cv2.erode(inside, kernel), dtype=np.uint8)
     depth, confidence = _stereo(scene, frame, mask)
     return _Pixels(
         np.stack([columns, rows], 1).astype(np.int16),

@@ -13,7 +13,7 @@ class PriorSettings:
 
     fields: FieldSettings = field(default_factory=FieldSettings)
     """Architecture of F_geo and F_app."""
-    steps: int = 5000
+    steps: int = 3000
     """Optimizer steps (paper: 300,000)."""
     rays: int = 512
     """Rays per step (paper: 512)."""
@@ -28,17 +28,17 @@ class PriorSettings:
     """Samples that the hierarchical sampler adds where the weights are (NeuS: 64)."""
     free_points: int = 1024
     """Random points per step for the eikonal and the empty-space term."""
-    lr_table: float = 1e-2
+    lr_table: float = 3e-3
     """Adam learning rate of the grid's table."""
-    lr_network: float = 2e-3
+    lr_network: float = 1e-3
     """Adam learning rate of the networks (paper: 2.5e-5)."""
     lr_final: float = 0.05
     """Learning rate at the end as a fraction of the start (exponential decay; 1 = constant)."""
     warmup: int = 50
     """Steps of linear warm-up of the learning rate."""
-    inv_s_start: float = 80.0
+    inv_s_start: float = 60.0
     """Sharpness of the density at the start (ignored when learned)."""
-    inv_s_end: float = 1200.0
+    inv_s_end: float = 700.0
     """Sharpness from 80 % of the steps on (ignored when learned)."""
     learn_inv_s: bool = False
     """Learn the sharpness as NeuS does instead of scheduling it."""
@@ -49,11 +49,16 @@ class PriorSettings:
     Stereo depth is biased by a fraction of a percent, which would pull a converged surface off."""
     weight_mask: float = 0.5
     """Weight of the mask term, eq. 6 (paper: 0.5)."""
+    enough_coverage: float = 0.5
+    """Accumulated density that satisfies the mask term far from any outline (0: eq. 6 as it is,
+    which pushes a soft surface outwards)."""
+    divide_color: bool = True
+    """Divide the accumulated colour of eq. 5 by the accumulated density before comparing."""
     weight_eikonal: float = 0.1
     """Weight of the eikonal term, eq. 7 (paper: 0.1)."""
     weight_empty: float = 0.5
     """Weight of the term that keeps the space outside the visual hull empty (not in the paper)."""
-    view_from: float = 0.0
+    view_from: float = 0.2
     """Share of the steps during which colours may not depend on the view direction, so that wrong
     geometry cannot be explained away; the dependence then fades in over as many steps."""
     base_levels: int = 4
@@ -62,7 +67,7 @@ class PriorSettings:
     """Share of the steps after which all grid levels are active."""
     guide_resolution: int = 128
     """Vertices per axis of the guide grid."""
-    guide_interval: int = 100
+    guide_interval: int = 50
     """Steps between updates of the guide grid from the field."""
     hull_steps: int = 150
     """Steps that fit F_geo to the visual hull before rendering starts (0: start from a sphere)."""
@@ -108,6 +113,7 @@ TINY = PriorSettings(
     rays=256,
     samples=12,
     free_points=256,
+    lr_table=1e-2,
     lr_network=5e-3,
     warmup=10,
     inv_s_end=300.0,
@@ -121,7 +127,7 @@ PREVIEW = PriorSettings()
 STANDARD = replace(
     PREVIEW,
     fields=FieldSettings(finest_resolution=512, levels=10, log2_table=18),
-    steps=20000,
+    steps=12000,
     rays=640,
     inv_s_end=2500.0,
     guide_resolution=160,
@@ -131,7 +137,7 @@ HIGH = replace(
     fields=FieldSettings(
         finest_resolution=1024, levels=12, log2_table=19, level_features=2, geometry_layers=2
     ),
-    steps=40000,
+    steps=24000,
     rays=1024,
     inv_s_end=4000.0,
     guide_resolution=192,
@@ -146,6 +152,8 @@ PAPER = PriorSettings(
     lr_final=1.0,
     warmup=0,
     learn_inv_s=True,
+    enough_coverage=0.0,
+    divide_color=False,
     view_from=0.0,
     mvs_until=0.0,
     weight_empty=0.0,
