@@ -1,7 +1,6 @@
 """The extension in real bpy: built, validated, installed, used, removed; own processes."""
 
 import json
-import os
 import subprocess
 import sys
 import zipfile
@@ -268,12 +267,27 @@ def test_build_addon_command(tmp_path):
     assert list(tmp_path.glob("*.zip"))
 
 
+# The preview preset made small enough for a test: every step is still the real one.
+TINY = (
+    "capture.max_frames=48",
+    "prior.steps=150",
+    "prior.guide_resolution=64",
+    "prior_mesh.resolution=96",
+    "prior_mesh.faces=8000",
+    "stylize.max_frames=8",
+    "geometry.steps=40",
+    "texture.steps=40",
+    "texture.max_points=100000",
+    "asset.resolution=96",
+    "asset.faces=6000",
+    "asset.texture_size=512",
+)
+
+
 @needs_bpy
 @pytest.mark.slow
-@pytest.mark.shared
 @pytest.mark.timeout(3600)
-@pytest.mark.skipif(os.environ.get("TOONIFY3D_SLOW") != "1", reason="minutes: TOONIFY3D_SLOW=1")
-def test_the_main_job_from_blender(extension_zip, tmp_path, shared_data):
+def test_the_main_job_from_blender(extension_zip, tmp_path):
     """Film and portrait to a rendered avatar: real worker, real socket, real import."""
     result = run_in_bpy(
         "job",
@@ -285,9 +299,9 @@ def test_the_main_job_from_blender(extension_zip, tmp_path, shared_data):
         pause=0.2,
         size=256,
         samples=16,
-        overrides=json.loads(os.environ.get("TOONIFY3D_TINY", "[]")),
-        capture=str(shared_data / "captures" / "lps" / "capture.mp4"),
-        exemplar=str(shared_data / "exemplar_fluent_man" / "exemplar.png"),
+        overrides=list(TINY),
+        capture=str(ROOT / "assets" / "demo" / "capture.mp4"),
+        exemplar=str(ROOT / "assets" / "demo" / "exemplar_glossy.png"),
         output=str(tmp_path / "jobs"),
     )
     assert result["states"][-1] == "DONE", (result["problem"], result["tail"])
