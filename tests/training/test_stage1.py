@@ -14,6 +14,8 @@ import torch
 from toonify3d.errors import CancelledError, InputError, TrainingError
 from toonify3d.progress import SilentProgress
 from toonify3d.scene import Scene
+from toonify3d.snr.fields import SurfaceSample
+from toonify3d.snr.rendering import Rendered
 from toonify3d.training import losses
 from toonify3d.training.checkpoint import load_checkpoint
 from toonify3d.training.schedule import (
@@ -23,7 +25,7 @@ from toonify3d.training.schedule import (
     stereo_weight,
     view_strength,
 )
-from toonify3d.training.settings import PAPER, PRESETS, PREVIEW, TINY
+from toonify3d.training.settings import PAPER, PRESETS, PREVIEW, TINY, PriorSettings
 from toonify3d.training.stage1 import PriorTrainer, load_prior, train_prior
 
 _spec = importlib.util.spec_from_file_location(
@@ -210,6 +212,66 @@ def test_losses_against_closed_forms() -> None:
         torch.tensor([-0.1, 0.3, -1.0]), torch.tensor([0.2, 0.2, -0.3]), 0.05
     )
     assert float(empty) == pytest.approx(0.2 / 3)
+
+
+def _soft_ball(scene: Scene, folder: Path, settings: PriorSettings) -> dict[str, float]:
+    """Derivatives of the colour and the mask term by an outward shift of a soft surface.
+
+    Only rays far from the outline, and colours that are right everywhere: nothing observed asks
+    for a move.
+    """
+    torch.manual_seed(0)
+    trainer = PriorTrainer(scene, folder, settings, torch.device("cpu"), SilentProgress())
+    trainer._fit_hull()
+    shift = torch.zeros((), requires_grad=True)
+    evaluate = trainer.prior.evaluate
+
+    def shifted(x: torch.Tensor) -> SurfaceSample:
+        sample = evaluate(x)
+        return sample._replace(sdf=sample.sdf - shift)
+
+    def radiance(x: torch.Tensor, sample: SurfaceSample, along: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(x, 0.8)
+
+    trainer.prior.evaluate = shifted  # type: ignore[method-assign]
+    trainer.prior.radiance = radiance  # type: ignore[method-assign]
+    batch = trainer.bank.batch(torch.arange(len(trainer.bank)))
+    inner = batch.interior.nonzero()[:, 0]
+    assert len(inner) > 500
+    batch = trainer.bank.batch(inner)._replace(color=torch.full((len(inner), 3), 0.8))
+    terms = trainer.renderer.losses(batch, 20.0, 0.0)
+    return {
+        name: float(
+            torch.autograd.grad(
+                getattr(terms, name),
+                shift,
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )[0]
+        )
+        for name in ("color", "mask")
+    }
+
+
+def test_soft_surface_is_not_pushed_outwards(scene: Scene, tmp_path: Path) -> None:
+    fitted = replace(SHORT, hull_steps=60)
+    pull = _soft_ball(scene, tmp_path, fitted)
+    assert pull["mask"] == 0.0 and abs(pull["color"]) < 0.02
+    # Eq. 5 and 6 as they are do push: missing density is black, and the mask wants all of it.
+    literal = replace(fitted, enough_coverage=0.0, divide_color=False)
+    push = _soft_ball(scene, tmp_path, literal)
+    assert push["mask"] < -0.02 and push["color"] < -0.02
+
+
+def test_little_coverage_still_counts(scene: Scene, tmp_path: Path) -> None:
+    trainer = PriorTrainer(scene, tmp_path, SHORT, torch.device("cpu"), SilentProgress())
+    batch = trainer.bank.batch(torch.zeros(3, dtype=torch.int64))
+    batch = batch._replace(interior=torch.tensor([True, True, False]))
+    mask = torch.tensor([0.7, 0.3, 0.7])
+    rendered = Rendered(mask, torch.full((3, 3), 0.3), mask, mask)
+    covered = trainer.renderer._covered(rendered, batch)
+    assert covered.tolist() == pytest.approx([1.0, 0.3, 0.7])
 
 
 @pytest.mark.parametrize("name", PRESETS)

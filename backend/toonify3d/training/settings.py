@@ -54,7 +54,7 @@ class PriorSettings:
     which pushes a soft surface outwards)."""
     divide_color: bool = True
     """Divide the accumulated colour of eq. 5 by the accumulated density before comparing."""
-    weight_eikonal: float = 0.1
+    weight_eikonal: float = 0.3
     """Weight of the eikonal term, eq. 7 (paper: 0.1)."""
     weight_empty: float = 0.5
     """Weight of the term that keeps the space outside the visual hull empty (not in the paper)."""
@@ -154,6 +154,7 @@ PAPER = PriorSettings(
     learn_inv_s=True,
     enough_coverage=0.0,
     divide_color=False,
+    weight_eikonal=0.1,
     view_from=0.0,
     mvs_until=0.0,
     weight_empty=0.0,
