@@ -91,6 +91,113 @@ def test_glb_colours_are_the_fields(made):
     assert np.percentile(np.abs(image[y, x] - expected), 99) < 0.02
 
 
+def glb_parts(path):
+    """The JSON tree, and a reader of accessors, of a GLB (glTF 2.0, 4.4)."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[12:16], "little")
+    tree, binary = json.loads(data[20 : 20 + length]), data[28 + length :]
+
+    def read(index):
+        accessor = tree["accessors"][index]
+        view = tree["bufferViews"][accessor["bufferView"]]
+        start = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
+        assert accessor["componentType"] == 5126 and accessor["type"] == "VEC3"
+        values = np.frombuffer(binary, "<f4", 3 * accessor["count"], start).reshape(-1, 3)
+        # The specification asks for the bounds of positions.
+        if "min" in accessor:
+            assert np.allclose(values.min(0), accessor["min"])
+            assert np.allclose(values.max(0), accessor["max"])
+        return values, "min" in accessor
+
+    return tree, read
+
+
+def test_glb_slider_leads_to_the_person(made, faces_of_two):
+    """Weight 1 of the morph target lies on the real person's ball, weight 0 on the style's."""
+    folder, report = faces_of_two
+    tree, read = glb_parts(folder / "avatar.glb")
+    (mesh,) = tree["meshes"]
+    (primitive,) = mesh["primitives"]
+    assert mesh["extras"]["targetNames"] == ["Photoreal"] and mesh["weights"] == [0.0]
+    assert set(primitive["attributes"]) == {"POSITION", "NORMAL", "TEXCOORD_0"}
+    (target,) = primitive["targets"]
+    style, _ = read(primitive["attributes"]["POSITION"])
+    move, bounded = read(target["POSITION"])
+    assert bounded
+    center = np.array([0.0, 0.1, 0.0])
+    radius = np.linalg.norm(style - center, axis=1)
+    person = style + move - center
+    assert np.abs(radius - 0.5 * 0.2).max() < 1e-3
+    assert np.abs(np.linalg.norm(person / [1.2, 1, 1], axis=1) - 0.5 * 0.2).max() < 1e-3
+    normal = read(primitive["attributes"]["NORMAL"])[0] + read(target["NORMAL"])[0]
+    truth = person / np.array([1.2, 1, 1]) ** 2
+    truth /= np.linalg.norm(truth, axis=1, keepdims=True)
+    assert np.percentile(np.einsum("ij,ij->i", normal, truth), 1) > 0.99
+    figures = report.mesh["photoreal"]
+    assert figures["flipped_faces"] == 0 and figures["positions"] == 11
+    assert 0 < figures["surface_p95"] < 0.1
+    plain, _ = glb_parts(made.folder / "avatar.glb")
+    assert "targets" not in plain["meshes"][0]["primitives"][0]
+    assert made.report.mesh["photoreal"] is None
+
+
+def test_the_persons_colours_have_the_same_layout(faces_of_two):
+    folder, report = faces_of_two
+    albedo, photo = (
+        np.asarray(Image.open(folder / name)).astype(int)
+        for name in ("albedo.png", "photo_albedo.png")
+    )
+    assert "photo_albedo.png" in report.files
+    # The field's albedo is the position, its photo the same turned round.
+    assert np.abs(photo - (255 - albedo)).max() <= 1
+    assert np.ptp(photo) > 100
+
+
+@pytest.fixture(scope="module")
+def faces_of_two(tmp_path_factory, request):
+    """A ball as the style of a person who is an ellipsoid, 1.2 times as wide."""
+    import importlib.util
+    from pathlib import Path
+
+    import torch
+
+    spec = importlib.util.spec_from_file_location(
+        "analytic_fields", Path(__file__).with_name("conftest.py")
+    )
+    fields = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fields)
+    stretch = torch.tensor([1.2, 1.0, 1.0])
+    ball = fields.ball((0.0, 0, 0), 0.5)
+
+    class Avatar(fields.AnalyticField):
+        def to_prior(self, x):
+            return x * stretch
+
+        def color_pair(self, x):
+            color = self.color(x)
+            return torch.cat([color, 1 - color], dim=1)
+
+    scene = fields.scene((0.0, 0.0, 0.1), 0.2)
+    person = fields.AnalyticField(lambda x: ball(x / stretch))
+    prior = extract_mesh(person, scene, SETTINGS, SilentProgress())
+    folder = tmp_path_factory.mktemp("both")
+    exemplar = np.full((80, 60, 3), 200, dtype=np.uint8)
+    progress = SilentProgress()
+    report = build_asset(Avatar(ball), prior, scene, exemplar, folder, SETTINGS, progress)
+    assert progress.warnings == []
+    return folder, report
+
+
+def test_flipped_triangles_are_counted():
+    from toonify3d.asset.morph import flipped_faces
+
+    start = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [5, 5, 0], [6, 5, 0], [5, 6, 0]])
+    end = start.copy()
+    end[0] = [2, 2, 0]  # passes through the opposite edge
+    faces = np.array([[0, 1, 2], [3, 4, 5]])
+    assert flipped_faces(start, end, faces).tolist() == [True, False]
+
+
 def test_obj_loads_again_with_relative_names(made):
     text = (made.folder / "avatar.mtl").read_text(encoding="utf-8")
     assert "map_Kd albedo.png" in text and "norm normal.png" in text

@@ -8,6 +8,7 @@ from scipy.sparse.csgraph import connected_components
 from toonify3d.asset.bake import (
     DenseSurface,
     bake,
+    denoise_normals,
     dilate,
     normal_weights,
     tangent_frames,
@@ -119,7 +120,7 @@ def test_raster_barycentrics_give_texel_centres_back():
 def test_bake_colours_normals_and_coverage(fields, supersample):
     field, (v, f), (lv, lf) = low_mesh(fields, fields.ball((0.0, 0, 0), 0.6))
     atlas = unwrap(lv, lf, SIZE, 8, SilentProgress())
-    dense = DenseSurface.of_field(field, v, f)
+    dense = DenseSurface.of_mesh(v, f)
     out = bake(field, dense, lv, lf, atlas, SIZE, SilentProgress(), supersample, volume=(3, 0.01))
     assert out.coverage == 1.0 and out.on_surface > 0.999
     owner, weights = rasterize(atlas.uv, atlas.faces, SIZE, SIZE)
@@ -138,6 +139,35 @@ def test_bake_colours_normals_and_coverage(fields, supersample):
     world = local[:, :1] * t + local[:, 1:2] * b + local[:, 2:] * n
     world /= np.linalg.norm(world, axis=1, keepdims=True)
     assert np.percentile(np.einsum("ij,ij->i", world, truth), 1) > 0.999
+
+
+def test_ripples_of_a_grid_do_not_reach_the_normals_but_creases_do(fields):
+    """A ball with a terraced surface, as a field made of trilinear cells has, cut by a plane."""
+    import torch
+
+    ball = fields.ball((0.0, 0, 0), 0.6)
+
+    def distance(x):
+        wave = (x[:, 2] * 40 % 1.0 - 0.5).abs() - 0.25  # slope +-1, kinks as at cell borders
+        return torch.maximum(ball(x) + 0.08 / 40 * wave, x[:, 0] - 0.3)
+
+    field = ClippedField(fields.AnalyticField(distance))
+    v, f = extract_level_set(field, 192, SilentProgress())
+    raw = vertex_normals(v, f)
+    clean = denoise_normals(v, f, raw)
+    round_part = v[:, 0] < 0.26
+    truth = v / np.linalg.norm(v, axis=1, keepdims=True)
+
+    def error(normals, rows, wanted):
+        cosine = np.einsum("ij,ij->i", normals[rows], wanted[rows])
+        return np.degrees(np.sqrt((np.arccos(np.clip(cosine, -1, 1)) ** 2).mean()))
+
+    assert error(clean, round_part, truth) < 0.6 * error(raw, round_part, truth)
+    # One cell away from the crease both sides keep their own direction.
+    flat = (np.abs(v[:, 0] - 0.3) < 1e-4) & (np.linalg.norm(v, axis=1) < 0.6 - 0.025)
+    assert flat.sum() > 500
+    assert error(clean, flat, np.broadcast_to([1.0, 0, 0], v.shape)) < 1.0
+    assert np.allclose(denoise_normals(v, f, raw, radius=1e-4), raw)
 
 
 def test_tangent_follows_u_and_bitangent_follows_v():

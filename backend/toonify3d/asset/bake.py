@@ -26,16 +26,20 @@ from .uv import Atlas
 IntArray = npt.NDArray[np.int64]
 # Rows of (super)texels handled at a time, so that an 8k texture needs little memory.
 BAND_TEXELS = 1 << 20
+# Ripples of a trained field that no normal map should show: their extent in unit space (about
+# 2 mm on a head) and their steepness (0.2 is 11 degrees; lips and nostrils are steeper).
+RIPPLE_RADIUS = 0.008
+RIPPLE_EDGE = 0.2
 
 
 @dataclass(frozen=True)
 class DenseSurface:
-    """The full-resolution level set in unit space, with the field's normals.
+    """The full-resolution level set in unit space, with the normals to bake.
 
     Attributes:
         vertices: ``(V, 3)``.
         faces: ``(F, 3)``.
-        normals: ``(V, 3)`` unit gradients of the field.
+        normals: ``(V, 3)`` unit.
     """
 
     vertices: FloatArray
@@ -43,15 +47,45 @@ class DenseSurface:
     normals: FloatArray
 
     @classmethod
-    def of_field(cls, field: ClippedField, vertices: FloatArray, faces: IntArray) -> DenseSurface:
-        """Take the normals from the field, or from the mesh where its gradient vanishes."""
-        gradient = field.gradient(vertices).astype(np.float64)
-        length = np.linalg.norm(gradient, axis=1, keepdims=True)
-        geometric = vertex_normals(vertices, faces)
-        unit = gradient / np.maximum(length, 1e-12)
-        # A field's gradient may be noise on the surface itself; there the mesh knows better.
-        agrees = (np.einsum("ij,ij->i", unit, geometric) > 0.9) & (length[:, 0] > 1e-6)
-        return cls(vertices, faces, np.where(agrees[:, None], unit, geometric))
+    def of_mesh(cls, vertices: FloatArray, faces: IntArray) -> DenseSurface:
+        """Normals of the level set itself, without the ripples of the field's grid.
+
+        Not the field's gradient: a field that interpolates features in a grid has a gradient that
+        jumps at every cell of every level, which a normal map would show as terraces.
+        """
+        normals = vertex_normals(vertices, faces)
+        return cls(vertices, faces, denoise_normals(vertices, faces, normals))
+
+
+def denoise_normals(
+    vertices: FloatArray,
+    faces: IntArray,
+    normals: FloatArray,
+    radius: float = RIPPLE_RADIUS,
+    edge: float = RIPPLE_EDGE,
+) -> FloatArray:
+    """Bilateral filter of unit normals ``(V, 3)``, which keeps creases (Zheng et al. 2011).
+
+    Args:
+        vertices: ``(V, 3)``.
+        faces: ``(F, 3)``.
+        normals: What to filter.
+        radius: Standard deviation along the surface; meshes that are coarser are left alone.
+        edge: Normals that differ by this (chord length, about radians) hardly mix.
+    """
+    pairs = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    key = np.unique(pairs[:, 0] * len(vertices) + pairs[:, 1])
+    a, b = key // len(vertices), key % len(vertices)
+    length = float(np.sqrt(((vertices[a] - vertices[b]) ** 2).sum(axis=1).mean()))
+    # A mean over a vertex and its six neighbours has 3/7 of the squared edge as variance per axis.
+    for _ in range(min(12, round(7 / 3 * (radius / length) ** 2))):
+        near = np.exp(-((normals[a] - normals[b]) ** 2).sum(axis=1) / (2 * edge**2))
+        total = normals.copy()
+        for axis in range(3):
+            total[:, axis] += np.bincount(a, near * normals[b, axis], minlength=len(vertices))
+            total[:, axis] += np.bincount(b, near * normals[a, axis], minlength=len(vertices))
+        normals = _unit(total)
+    return normals
 
 
 @dataclass(frozen=True)
@@ -60,6 +94,7 @@ class Bake:
 
     Attributes:
         albedo: sRGB ``(S, S, 3)``.
+        photo: The real person's colours in the same layout, or None when the field does not know.
         normal: Tangent-space normals ``(S, S, 3)``, +Y up (OpenGL, glTF), or None.
         coverage: Share of the chart texels that got a finite albedo from the field; 1.0.
         on_surface: Share of the chart texels that reached the level set.
@@ -67,6 +102,7 @@ class Bake:
     """
 
     albedo: ByteImage
+    photo: ByteImage | None
     normal: ByteImage | None
     coverage: float
     on_surface: float
@@ -102,24 +138,27 @@ def bake(
         device: Warp device for the closest-point queries.
     """
     baker = _Baker(field, dense, vertices, faces, atlas, size * supersample, volume, device)
-    albedo = np.zeros((size, size, 3), dtype=np.float32)
-    normal = np.zeros((size, size, 3), dtype=np.float32)
-    weight = np.zeros((size, size), dtype=np.float32)
+    # Bytes at once, band by band: floats would take gigabytes at 8k.
+    colors = np.zeros((size, size, baker.channels), dtype=np.uint8)
+    normals = np.zeros((size, size, 3), dtype=np.uint8)
+    covered = np.zeros((size, size), dtype=bool)
     rows = max(1, BAND_TEXELS // (size * supersample * supersample))
     for start in range(0, size, rows):
         stop = min(size, start + rows)
         band = baker.band(start * supersample, (stop - start) * supersample)
-        for target, values in zip((albedo, normal, weight), band, strict=True):
-            target[start:stop] = _shrink(values, supersample)
+        color, normal, weight = (_shrink(values, supersample) for values in band)
+        inside = weight > 0
+        mean = np.clip(color / np.maximum(weight, 1e-6)[..., None], 0, 1)
+        covered[start:stop] = inside
+        colors[start:stop] = np.round(mean * 255)
+        normals[start:stop] = _encode(normal, inside)
         progress.update(0.95 * stop / size, "baking textures")
-    covered = weight > 0
-    divisor = np.maximum(weight, 1e-6)[..., None]
-    image = np.round(np.clip(albedo / divisor, 0, 1) * 255).astype(np.uint8)
-    normals = _encode(normal, covered) if with_normals else None
+    colors = dilate(colors, covered)
     progress.update(1.0, "textures baked")
     return Bake(
-        albedo=dilate(image, covered),
-        normal=None if normals is None else dilate(normals, covered),
+        albedo=np.ascontiguousarray(colors[..., :3]),
+        photo=np.ascontiguousarray(colors[..., 3:]) if field.paired else None,
+        normal=dilate(normals, covered) if with_normals else None,
         coverage=baker.finite / max(baker.texels, 1),
         on_surface=baker.reached / max(baker.texels, 1),
         utilization=float(covered.mean()),
@@ -170,6 +209,7 @@ class _Baker:
         device: str,
     ) -> None:
         self.field, self.dense, self.atlas, self.size = field, dense, atlas, size
+        self.channels = 6 if field.paired else 3
         self.device = device
         self.query = MeshQuery(dense.vertices, dense.faces, device)
         self.low = vertices[atlas.source]
@@ -183,26 +223,26 @@ class _Baker:
         self.texels = self.finite = self.reached = 0
 
     def band(self, first_row: int, rows: int) -> tuple[Float32Array, Float32Array, Float32Array]:
-        """Sums of albedo, normal and weight over ``rows`` rows of (super)texels."""
+        """Sums of colours, normal and weight over ``rows`` rows of (super)texels."""
         owner, weights = rasterize(
             self.atlas.uv, self.atlas.faces, self.size, self.size, first_row, rows, self.device
         )
         inside = owner >= 0
-        albedo = np.zeros((rows, self.size, 3), dtype=np.float32)
+        colors = np.zeros((rows, self.size, self.channels), dtype=np.float32)
         normal = np.zeros((rows, self.size, 3), dtype=np.float32)
         filled = np.zeros((rows, self.size), dtype=np.float32)
         if inside.any():
             corners = self.atlas.faces[owner[inside]]
             bary = weights[inside].astype(np.float64)
             place, direction = self._on_surface(corners, bary)
-            color = self._albedo(place, direction)
+            color = self._colors(place, direction)
             good = np.isfinite(color).all(axis=1)
             self.texels += len(good)
             self.finite += int(good.sum())
-            albedo[inside] = np.where(good[:, None], color, 0.0)
+            colors[inside] = np.where(good[:, None], color, 0.0)
             filled[inside] = good
             normal[inside] = self._tangent_space(corners, bary, direction)
-        return albedo, normal, filled
+        return colors, normal, filled
 
     def _on_surface(self, corners: IntArray, bary: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Points ``(N, 3)`` of the level set over the decimated mesh, and normals there."""
@@ -217,10 +257,11 @@ class _Baker:
         keep = good[:, None]
         return np.where(keep, place, start), np.where(keep, direction, _unit(smooth))
 
-    def _albedo(self, place: FloatArray, direction: FloatArray) -> FloatArray:
-        out = np.zeros_like(place)
+    def _colors(self, place: FloatArray, direction: FloatArray) -> FloatArray:
+        out = np.zeros((len(place), self.channels))
+        read = self.field.color_pair if self.field.paired else self.field.color
         for offset, weight in zip(self.offsets, self.weights, strict=True):
-            out += weight * self.field.color(place + offset * self.half_length * direction)
+            out += weight * read(place + offset * self.half_length * direction)
         return out
 
     def _tangent_space(

@@ -15,12 +15,15 @@ from trimesh.visual.texture import TextureVisuals
 
 from ..files import write_atomic, write_bytes, write_image, write_text
 from ..scene import ByteImage, FloatArray, SurfaceMesh
+from .mesh import vertex_normals
+from .morph import PHOTOREAL
 from .uv import Atlas
 
 IntArray = npt.NDArray[np.int64]
 # glTF is Y up and looks along +Z; the world is Z up and the face looks along -Y.
 TO_GLTF = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 MATERIAL = "StylizedAvatar"
+_TARGET = "_TARGET_"
 
 
 def write_glb(
@@ -31,8 +34,12 @@ def write_glb(
     albedo: ByteImage,
     normal_map: ByteImage | None,
     roughness: float,
+    person: FloatArray | None = None,
 ) -> None:
     """Write a binary glTF 2.0: Y up, metres, one matte material with the textures inside.
+
+    With ``person`` the mesh has one morph target, ``Photoreal``: weight 0 is the style, weight 1
+    the real person.
 
     Args:
         path: ``.glb``.
@@ -42,6 +49,7 @@ def write_glb(
         albedo: sRGB ``(S, S, 3)``.
         normal_map: Tangent-space normals, or None.
         roughness: 0 to 1.
+        person: ``(V, 3)`` where each vertex lies on the real person, world metres, or None.
     """
     material = PBRMaterial(
         name=MATERIAL,
@@ -58,10 +66,38 @@ def write_glb(
         visual=TextureVisuals(uv=atlas.uv, material=material),
         process=False,
     )
+    if person is not None:
+        moves = {
+            "POSITION": (person - vertices),
+            "NORMAL": vertex_normals(person, atlas.source[atlas.faces]) - normals,
+        }
+        for name, move in moves.items():
+            values = (move[atlas.source] @ TO_GLTF.T).astype(np.float32)
+            mesh.vertex_attributes[_TARGET + name] = values
     scene = trimesh.Scene()
     scene.add_geometry(mesh, node_name="Avatar", geom_name="Avatar")
-    data: Any = scene.export(file_type="glb", include_normals=True)
+    data: Any = scene.export(
+        file_type="glb", include_normals=True, tree_postprocessor=_attributes_to_target
+    )
     write_bytes(path, bytes(data))
+
+
+def _attributes_to_target(tree: dict[str, Any]) -> dict[str, Any]:
+    """Turn the attributes whose names begin with ``_TARGET`` into a morph target.
+
+    trimesh writes custom attributes but no morph targets; in the file both are accessors, so only
+    the references have to move (glTF 2.0, 3.7.2.2 "Morph Targets").
+    """
+    for mesh in tree.get("meshes", []):
+        for primitive in mesh["primitives"]:
+            attributes = primitive["attributes"]
+            names = [name for name in attributes if name.startswith(_TARGET)]
+            if names:
+                target = {name.removeprefix(_TARGET): attributes.pop(name) for name in names}
+                primitive["targets"] = [target]
+                mesh["weights"] = [0.0]
+                mesh.setdefault("extras", {})["targetNames"] = [PHOTOREAL]
+    return tree
 
 
 def write_npz(

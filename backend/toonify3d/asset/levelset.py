@@ -43,9 +43,6 @@ class Field(Protocol):
     def sdf(self, x: torch.Tensor) -> torch.Tensor:
         """Signed distance ``(N,)`` at ``(N, 3)``, negative inside."""
 
-    def sdf_gradient(self, x: torch.Tensor) -> torch.Tensor:
-        """Gradient of the signed distance, ``(N, 3)``."""
-
     def color(self, x: torch.Tensor) -> torch.Tensor:
         """sRGB colour ``(N, 3)`` in 0 to 1."""
 
@@ -92,25 +89,23 @@ class ClippedField:
         out[near] = np.maximum(out[near], inside)
         return out
 
-    def gradient(self, points: FloatArray) -> npt.NDArray[np.float32]:
-        """Gradient ``(N, 3)`` of :meth:`sdf`."""
-        # Not under no_grad: a field may get its gradient from autograd.
-        gradient = self._query(self.field.sdf_gradient, points, None).reshape(-1, 3)
-        with torch.no_grad():
-            inside = self._query(self.field.sdf, points, None).reshape(-1)
-        cut = self.clip(points) > inside
-        radius = np.linalg.norm(points, axis=1)
-        on_ball = radius - self.ball_radius >= self.crop_z - points[:, 2]
-        outward = points / np.maximum(radius, 1e-9)[:, None]
-        closing = np.where(on_ball[:, None], outward, [0.0, 0.0, -1.0])
-        return np.where(cut[:, None], closing, gradient).astype(np.float32)
-
     def color(
         self, points: FloatArray, tick: Callable[[float], None] | None = None
     ) -> npt.NDArray[np.float32]:
         """sRGB colours ``(N, 3)`` clipped to 0..1."""
         with torch.no_grad():
             return np.clip(self._query(self.field.color, points, tick).reshape(-1, 3), 0.0, 1.0)
+
+    @property
+    def paired(self) -> bool:
+        """Whether the field also knows the real person's colours (:meth:`color_pair`)."""
+        return hasattr(self.field, "color_pair")
+
+    def color_pair(self, points: FloatArray) -> npt.NDArray[np.float32]:
+        """Albedo and the real person's colour ``(N, 6)``, clipped to 0..1; if :attr:`paired`."""
+        function: Callable[[torch.Tensor], torch.Tensor] = getattr(self.field, "color_pair")  # noqa: B009
+        with torch.no_grad():
+            return np.clip(self._query(function, points, None).reshape(-1, 6), 0.0, 1.0)
 
     def _query(
         self,

@@ -19,6 +19,7 @@ from .bake import Bake, DenseSurface, bake
 from .export import describe, write_glb, write_npz, write_obj, write_ply, write_texture
 from .levelset import ClippedField, Field, extract_level_set
 from .mesh import MeshCheck, check_mesh, decimate, largest_component, repair, vertex_normals
+from .morph import morph_figures
 from .preview import preview_sheet
 from .render import Renderable
 from .settings import AssetSettings
@@ -35,7 +36,8 @@ class AssetReport:
 
     Attributes:
         mesh: ``vertices, faces, watertight, manifold, components, genus, requested_faces,
-            level_set_faces, dropped_components``.
+            level_set_faces, dropped_components``, and ``photoreal`` as
+            :func:`.morph.morph_figures` gives it (None when the field does not know the person).
         texture: ``width, height, coverage, on_surface, utilization, charts, overlap_texels,
             face_density``.
         files: Name to ``{bytes, sha256}``.
@@ -122,7 +124,10 @@ def build_asset(
     settings: AssetSettings,
     progress: Progress,
 ) -> AssetReport:
-    """Make ``avatar.glb/.obj/.mtl, albedo.png, normal.png, prior.ply, preview.png``.
+    """Make ``avatar.glb/.npz/.obj/.mtl``, the textures, ``prior.ply`` and ``preview.png``.
+
+    The textures are ``albedo.png``, ``normal.png`` and, when the field knows the real person's
+    colours (``color_pair``), ``photo_albedo.png`` in the same layout.
 
     Args:
         avatar: The finished field; ``color`` is its albedo.
@@ -155,6 +160,13 @@ def build_asset(
     clock.lap("bake")
     mesh = SurfaceMesh(scene.normalization.to_world(surface.vertices), surface.faces)
     person = _on_the_person(avatar, surface.vertices, scene.normalization)
+    photoreal = (
+        None if person is None else morph_figures(mesh.vertices, person, mesh.faces, prior_mesh)
+    )
+    if photoreal is not None and photoreal["flipped_faces"]:
+        progress.warn(
+            f"{photoreal['flipped_faces']} triangles turn over on the way to the real person."
+        )
     names = _write_models(mesh, atlas, baked, prior_mesh, person, folder, settings)
     clock.lap("write")
     progress.update(0.9, "rendering the preview")
@@ -165,7 +177,7 @@ def build_asset(
     clock.lap("preview")
     progress.update(1.0, "asset ready")
     return AssetReport(
-        mesh=_mesh_figures(surface, settings),
+        mesh=_mesh_figures(surface, settings) | {"photoreal": photoreal},
         texture=_texture_figures(atlas, baked, settings),
         files=describe(folder, [*names, "preview.png"]),
         seconds=clock.laps,
@@ -227,7 +239,7 @@ def _bake(
     avatar: Field,
     progress: Progress,
 ) -> Bake:
-    dense = DenseSurface.of_field(field_, surface.dense_vertices, surface.dense_faces)
+    dense = DenseSurface.of_mesh(surface.dense_vertices, surface.dense_faces)
     baked = bake(
         field_,
         dense,
@@ -264,6 +276,9 @@ def _write_models(
     if baked.normal is not None:
         write_texture(folder / "normal.png", baked.normal)
         textures["normal"] = "normal.png"
+    if baked.photo is not None:
+        write_texture(folder / "photo_albedo.png", baked.photo)
+        textures["photo"] = "photo_albedo.png"
     write_glb(
         folder / "avatar.glb",
         mesh.vertices,
@@ -272,6 +287,7 @@ def _write_models(
         baked.albedo,
         baked.normal,
         settings.roughness,
+        person,
     )
     write_obj(
         folder / "avatar.obj",

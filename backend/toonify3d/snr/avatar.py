@@ -109,15 +109,19 @@ class StylizedAvatar:
 
     def color(self, y: Tensor) -> Tensor:
         """Albedo ``(N, 3)``, sRGB values in 0..1, at stylized points ``(N, 3)``."""
+        return self.color_pair(y)[:, :3]
 
-        def albedo(part: Tensor) -> Tensor:
+    def color_pair(self, y: Tensor) -> Tensor:
+        """Albedo and the real person's view-averaged colour there, ``(N, 6)``, sRGB in 0..1."""
+
+        def both(part: Tensor) -> Tensor:
             x = self.geometry.to_prior(part)
             color = self.prior.color(x)
-            value: Tensor = self.texture(part, color, self.prior.evaluate(x).feature)
-            return value
+            albedo = self.texture(part, color, self.prior.evaluate(x).feature)
+            return torch.cat([albedo, color], dim=1)
 
         with torch.no_grad():
-            return _chunked(albedo, y)
+            return _chunked(both, y)
 
 
 class _Function(Protocol):
