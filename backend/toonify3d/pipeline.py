@@ -27,6 +27,7 @@ from .portrait2d.exemplar import load_exemplar, read_working_image
 from .portrait2d.folder import load_folder_views
 from .portrait2d.pipeline import stylize_views
 from .portrait2d.store import load_stylized
+from .progress import SubProgress
 from .resources import peak_rss_mb, peak_vram_mb
 from .scene import Scene
 from .service.job import (
@@ -382,8 +383,9 @@ def _steps(context: _Context, settings: JobSettings, style: _Style | None) -> Pa
         )
 
     def prior() -> dict[str, Any]:
-        field = train_prior(scene, job.prior, settings.prior, device, reporter)
-        save_mesh(job.prior / "mesh.npz", extract_mesh(field, scene, settings.prior_mesh, reporter))
+        training, cutting = SubProgress(reporter, 0.0, 0.93), SubProgress(reporter, 0.93, 1.0)
+        field = train_prior(scene, job.prior, settings.prior, device, training)
+        save_mesh(job.prior / "mesh.npz", extract_mesh(field, scene, settings.prior_mesh, cutting))
         return _metrics(job.prior)
 
     _step(context, "prior", folders["prior"], keys["prior"], prior)

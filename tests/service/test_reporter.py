@@ -103,3 +103,12 @@ def test_problem_is_in_the_status(tmp_path):
     status = status_of(tmp_path)
     assert status["state"] == "failed"
     assert status["problem"] == {"code": "no_face", "message": "No face was found."}
+
+
+def test_progress_never_goes_back_within_a_stage(tmp_path):
+    reporter = Reporter(tmp_path, [("a", 1.0)])
+    reporter.begin("a")
+    reporter.update(0.6)
+    reporter.update(0.2)
+    reporter.warn("stepped back")
+    assert status_of(tmp_path)["step_fraction"] == 0.6

@@ -103,7 +103,8 @@ class Reporter:
 
     def update(self, fraction: float, message: str = "") -> None:
         """See :class:`~toonify3d.progress.Progress`."""
-        self._fraction = min(max(float(fraction), 0.0), 1.0)
+        # Never backwards: a stage that repeats work (a step back after NaN) stands still instead.
+        self._fraction = max(self._fraction, min(float(fraction), 1.0))
         self._message = message or self._message
         if self._bar is not None:
             self._bar.n = round(100 * self._fraction, 1)
