@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from . import __version__
+from .cli_result import add_result_commands
 from .errors import (
     EXIT_CANCELLED,
     EXIT_DEFECT,
@@ -84,6 +85,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="toonify3d", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--version", action="version", version=f"toonify3d {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    _add_check(commands)
     _add_stylize(commands)
     _add_reconstruct(commands)
     _add_restyle(commands)
@@ -91,6 +93,7 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_evaluate(commands)
     _add_settings(commands)
+    add_result_commands(commands)
     doctor = commands.add_parser(
         "doctor", help="what is installed, what is missing and how to get it"
     )
@@ -100,6 +103,14 @@ def _build_parser() -> argparse.ArgumentParser:
     worker.add_argument("--job", type=Path, required=True, help="folder holding request.json")
     worker.set_defaults(run=_worker)
     return parser
+
+
+def _add_check(commands: _Commands) -> None:
+    parser = commands.add_parser("check", help="is the capture good enough? (seconds)")
+    parser.add_argument("capture", metavar="CAPTURE", help="video file or folder of images")
+    parser.add_argument("--json", action="store_true", help="machine-readable")
+    parser.add_argument("--sheet", type=Path, metavar="PNG", help="write a contact sheet")
+    parser.set_defaults(run=_check)
 
 
 def _add_stylize(commands: _Commands) -> None:
@@ -209,6 +220,28 @@ def _run_job(options: argparse.Namespace) -> int:
     result = run_request(request, options.job, signals=True)
     sys.stdout.write(f"{result}\n")
     return EXIT_OK
+
+
+def _check(options: argparse.Namespace) -> int:
+    from .capture.check import measure_capture
+    from .capture.check_sheet import contact_sheet
+    from .capture.findings import judge, refused
+    from .capture.settings import CaptureSettings
+    from .files import write_image
+
+    if options.sheet is not None and options.sheet.suffix.lower() != ".png":
+        raise InputError("--sheet needs a file name that ends in .png.", "bad_sheet")
+    settings, source = CaptureSettings(), Path(options.capture)
+    try:
+        measured = measure_capture(source, settings)
+    except InputError as error:
+        report = refused(source.name, error.code, str(error))
+    else:
+        report = judge(measured, settings.min_frames)
+        if options.sheet is not None:
+            write_image(options.sheet, contact_sheet(measured, report))
+    sys.stdout.write((report.to_json() if options.json else report.to_text()) + "\n")
+    return EXIT_INPUT if report.stops else EXIT_OK
 
 
 def _demo(options: argparse.Namespace) -> int:
