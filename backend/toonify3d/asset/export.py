@@ -175,6 +175,13 @@ def write_ply(path: Path, mesh: SurfaceMesh) -> None:
     write_bytes(path, bytes(data))
 
 
+def write_stl(path: Path, mesh: SurfaceMesh) -> None:
+    """Write binary STL in millimetres, Z up: what slicers take the bare numbers for."""
+    out = trimesh.Trimesh(mesh.vertices * 1000.0, mesh.faces, process=False)
+    data: Any = out.export(file_type="stl")
+    write_bytes(path, bytes(data))
+
+
 def write_texture(path: Path, image: ByteImage) -> None:
     """Write an 8-bit PNG."""
     write_image(path, image)

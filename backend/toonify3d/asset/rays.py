@@ -77,6 +77,7 @@ class MeshQuery:
     """
 
     def __init__(self, vertices: FloatArray, faces: IntArray, device: str = "cpu") -> None:
+        wp.config.log_level = wp.LOG_ERROR  # its greeting would land in the commands' output
         wp.init()
         self.device = device
         # Single precision keeps more digits round the mesh's own centre.

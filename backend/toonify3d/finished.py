@@ -1,0 +1,248 @@
+"""What can be done with a finished style: files in other formats, pictures all round."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import imageio_ffmpeg
+import numpy as np
+import numpy.typing as npt
+
+from .asset.export import write_obj, write_ply, write_stl
+from .asset.render import Renderable, render_view, sample_texture, turntable
+from .asset.uv import Atlas
+from .errors import InputError
+from .files import write_atomic, write_bytes, write_image
+from .progress import Progress
+from .scene import ByteImage, FloatArray, SurfaceMesh
+from .service.job import JobFolder
+
+IntArray = npt.NDArray[np.int64]
+FPS = 24
+
+
+@dataclass(frozen=True)
+class FinishedStyle:
+    """A finished style, read back from its ``result`` folder.
+
+    Attributes:
+        name: Of the style.
+        folder: ``styles/NAME/result``.
+        mesh: World metres; no vertex colours.
+        normals: ``(V, 3)`` unit.
+        atlas: Of the mesh; only ``source``, ``faces`` and ``uv`` mean something.
+        albedo: sRGB ``(S, S, 3)``.
+        roughness: Of the material.
+    """
+
+    name: str
+    folder: Path
+    mesh: SurfaceMesh
+    normals: FloatArray
+    atlas: Atlas
+    albedo: ByteImage
+    roughness: float
+
+    @property
+    def textures(self) -> dict[str, Path]:
+        """The maps that are there: ``albedo``, ``normal``."""
+        paths = {name: self.folder / f"{name}.png" for name in ("albedo", "normal")}
+        return {name: path for name, path in paths.items() if path.is_file()}
+
+
+def finished_style(job: Path, style: str | None) -> FinishedStyle:
+    """Read a finished style of a job.
+
+    Args:
+        job: The job folder.
+        style: Its name; may be None when only one is finished.
+
+    Raises:
+        InputError: No job, no such style, not finished, more than one to choose from, or damaged.
+    """
+    folder = JobFolder(job)
+    description = folder.description
+    names = sorted(description["styles"])
+    done = [name for name in names if (folder.style(name) / "result" / "report.json").is_file()]
+    if style is None:
+        if len(done) > 1:
+            raise InputError(
+                f"The job has several styles; choose one with --style: {', '.join(done)}.",
+                "which_style",
+            )
+        if not done:
+            raise InputError(f"'{job}' has no finished style yet.", "not_finished")
+        style = done[0]
+    if style not in names:
+        known = f"; it has {', '.join(names)}" if names else ""
+        raise InputError(f"The job has no style '{style}'{known}.", "no_style")
+    if style not in done:
+        raise InputError(f"The style '{style}' is not finished; resume the job.", "not_finished")
+    settings: dict[str, Any] = description["styles"][style]["settings"]["asset"]
+    return _read(style, folder.style(style) / "result", float(settings["roughness"]))
+
+
+def _read(name: str, folder: Path, roughness: float) -> FinishedStyle:
+    try:
+        with np.load(folder / "avatar.npz", allow_pickle=False) as data:
+            vertices = data["vertices"].astype(np.float64)
+            normals = data["normals"].astype(np.float64)
+            faces = data["faces"].astype(np.int64)
+            uvs = data["uvs"].astype(np.float64)
+        albedo = cv2.imdecode(np.fromfile(folder / "albedo.png", np.uint8), cv2.IMREAD_COLOR)
+        if albedo is None:
+            raise ValueError("albedo.png is no picture")
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, cv2.error) as error:
+        raise InputError(
+            f"The result of style '{name}' is damaged ({error}); delete '{folder}' and resume.",
+            "bad_result",
+        ) from error
+    return FinishedStyle(
+        name=name,
+        folder=folder,
+        mesh=SurfaceMesh(vertices, faces),
+        normals=normals,
+        atlas=atlas_of_corners(faces, uvs),
+        albedo=np.ascontiguousarray(albedo[..., ::-1], dtype=np.uint8),
+        roughness=roughness,
+    )
+
+
+def atlas_of_corners(faces: IntArray, uvs: FloatArray) -> Atlas:
+    """Atlas vertices from UVs per corner ``(F, 3, 2)``: corners of one place and UV are one."""
+    corners = np.column_stack([faces.reshape(-1), uvs.reshape(-1, 2)])
+    unique, index = np.unique(corners, axis=0, return_inverse=True)
+    source = unique[:, 0].astype(np.int64)
+    return Atlas(source, index.reshape(-1, 3).astype(np.int64), unique[:, 1:], 0, 0.0, None, 0)
+
+
+# -- other formats ----------------------------------------------------------------------------
+
+
+def export_style(item: FinishedStyle, kind: str, path: Path) -> list[Path]:
+    """Write a finished style as ``glb``, ``obj``, ``ply`` or ``stl``.
+
+    GLB as it was made (textures and morph target inside); OBJ with MTL and textures beside it;
+    PLY with vertex colours from the texture; STL in millimetres, as slicers read it.
+
+    Args:
+        item: The style.
+        kind: ``glb``, ``obj``, ``ply`` or ``stl``.
+        path: The file to write.
+
+    Returns:
+        Every file that was written.
+
+    Raises:
+        ValueError: Unknown format.
+        OSError: Not writable; files already there stay whole.
+    """
+    if kind == "glb":
+        write_bytes(path, (item.folder / "avatar.glb").read_bytes())
+        return [path]
+    if kind == "obj":
+        return _export_obj(item, path)
+    if kind == "ply":
+        colored = SurfaceMesh(item.mesh.vertices, item.mesh.faces, vertex_colors(item))
+        write_ply(path, colored)
+        return [path]
+    if kind == "stl":
+        write_stl(path, item.mesh)
+        return [path]
+    raise ValueError(f"unknown format {kind!r}")
+
+
+def vertex_colors(item: FinishedStyle) -> ByteImage:
+    """sRGB ``(V, 3)`` per mesh vertex: the mean of the texture at its atlas vertices."""
+    colors = sample_texture(item.albedo, item.atlas.uv)
+    count = len(item.mesh.vertices)
+    total = np.stack([np.bincount(item.atlas.source, c, minlength=count) for c in colors.T], 1)
+    times = np.bincount(item.atlas.source, minlength=count)
+    return np.asarray(np.round(255 * total / np.maximum(times, 1)[:, None]), dtype=np.uint8)
+
+
+def _export_obj(item: FinishedStyle, path: Path) -> list[Path]:
+    written, names = [path, path.with_suffix(".mtl")], {}
+    for name, source in item.textures.items():
+        target = path.with_name(f"{path.stem}_{name}.png")
+        write_bytes(target, source.read_bytes())
+        names[name] = target.name
+        written.append(target)
+    mesh = item.mesh
+    write_obj(path, mesh.vertices, item.normals, mesh.faces, item.atlas, names, item.roughness)
+    return written
+
+
+# -- pictures all round -----------------------------------------------------------------------
+
+
+def render_turntable(
+    item: FinishedStyle,
+    path: Path,
+    frames: int,
+    size: int,
+    shading: str,
+    progress: Progress,
+) -> None:
+    """One turn round the textured mesh, as MP4 or as a folder of PNG with alpha.
+
+    Args:
+        item: The style.
+        path: Ends in ``.mp4`` for a video; otherwise a folder, gets ``0000.png`` and so on.
+        frames: Pictures in one turn, 1 to 2000.
+        size: Width and height in pixels, 16 to 4096; even for a video.
+        shading: One of :data:`.asset.render.SHADINGS`.
+        progress: Told how far it is.
+
+    Raises:
+        InputError: A number out of its range.
+        OSError: Not writable.
+    """
+    video = path.suffix.lower() == ".mp4"
+    _check_sizes(frames, size, video)
+    shown = Renderable(item.mesh, item.albedo, item.atlas.uv, item.atlas.faces)
+    azimuths = [2 * math.pi * k / frames for k in range(frames)]
+    cameras = turntable(item.mesh, azimuths, size, size)
+    if not video:
+        path.mkdir(parents=True, exist_ok=True)
+        for index, camera in enumerate(cameras):
+            over, alpha = render_view(shown, camera, shading, background=(0, 0, 0))
+            write_image(path / f"{index:04d}.png", straight_alpha(over, alpha))
+            progress.update((index + 1) / frames, f"view {index + 1} of {frames}")
+        return
+
+    def encode(temporary: Path) -> None:
+        writer = imageio_ffmpeg.write_frames(
+            str(temporary), (size, size), fps=FPS, macro_block_size=2, quality=8
+        )
+        writer.send(None)
+        try:
+            for index, camera in enumerate(cameras):
+                image, _ = render_view(shown, camera, shading)
+                writer.send(np.ascontiguousarray(image))
+                progress.update((index + 1) / frames, f"view {index + 1} of {frames}")
+        finally:
+            writer.close()
+
+    write_atomic(path, encode)
+
+
+def straight_alpha(over_black: ByteImage, alpha: ByteImage) -> ByteImage:
+    """RGBA ``(H, W, 4)`` with unassociated alpha (PNG) from a picture over black."""
+    share = np.maximum(alpha, 1)[..., None] / 255.0
+    color = np.clip(np.round(over_black / share), 0, 255).astype(np.uint8)
+    return np.concatenate([color, alpha[..., None]], axis=2)
+
+
+def _check_sizes(frames: int, size: int, video: bool) -> None:
+    if not 1 <= frames <= 2000:
+        raise InputError("--frames must lie between 1 and 2000.", "bad_frames")
+    if not 16 <= size <= 4096:
+        raise InputError("--size must lie between 16 and 4096.", "bad_size")
+    if video and size % 2:
+        raise InputError("--size must be even for a video.", "bad_size")
