@@ -18,7 +18,6 @@ from typing import NoReturn, TypeAlias
 
 from . import __version__
 from .cli_result import add_result_commands
-from .cli_result import add_result_commands
 from .errors import (
     EXIT_CANCELLED,
     EXIT_DEFECT,
@@ -94,7 +93,6 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_evaluate(commands)
     _add_settings(commands)
-    add_result_commands(commands)
     add_result_commands(commands)
     doctor = commands.add_parser(
         "doctor", help="what is installed, what is missing and how to get it"
