@@ -58,9 +58,10 @@ class PriorSettings:
     """Weight of the eikonal term, eq. 7 (paper: 0.1)."""
     weight_empty: float = 0.5
     """Weight of the term that keeps the space outside the visual hull empty (not in the paper)."""
-    view_from: float = 0.2
-    """Share of the steps during which colours may not depend on the view direction, so that wrong
-    geometry cannot be explained away; the dependence then fades in over as many steps."""
+    view_from: float = 0.0
+    """Share of the steps during which colours may not depend on the view direction; the dependence
+    then fades in over as many steps. Dull skin gains nothing from it, and the highlights of shiny
+    hair become dents."""
     base_levels: int = 4
     """Grid levels active at the start; the others follow over the first ``levels_until``."""
     levels_until: float = 0.3
