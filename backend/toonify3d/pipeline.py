@@ -393,9 +393,8 @@ def _steps(context: _Context, settings: JobSettings, style: _Style | None) -> Pa
         _write_report(context, job.prior, settings, style)
         return job.prior
     _style_steps(context, scene, settings, style)
-    result = folders["asset"]
-    _write_report(context, result, settings, style)
-    return result
+    _write_report(context, folders["asset"], settings, style)
+    return folders["asset"]
 
 
 def _style_steps(context: _Context, scene: Scene, settings: JobSettings, style: _Style) -> None:
@@ -464,8 +463,7 @@ def _style_steps(context: _Context, scene: Scene, settings: JobSettings, style: 
 
 def _metrics(folder: Path) -> dict[str, Any]:
     """The figures a stage left in ``metrics.json``."""
-    document = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    return dict(document)
+    return dict(json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
 
 
 def _write_report(
