@@ -145,6 +145,15 @@ def test_finished_results_are_loaded_and_metrics_written(result) -> None:
     assert not (folder / "checkpoint.pt").exists()
 
 
+def test_both_faces_have_their_colours(result) -> None:
+    *_, avatar, _ = result
+    points = surface(avatar.geometry)
+    pair = avatar.color_pair(points)
+    assert torch.equal(pair[:, :3], avatar.color(points))
+    assert torch.allclose(pair[:, 3:], avatar.prior.color(avatar.to_prior(points)))
+    assert float((pair[:, :3] - pair[:, 3:]).abs().mean()) > 0.02
+
+
 def test_projection_agrees_with_the_camera() -> None:
     scene = make_scene(Path("unused"), radius=0.3)
     camera = look_at(0.7, radius=0.3)
