@@ -156,6 +156,20 @@ def room() -> tuple[list[Camera], list[np.ndarray]]:
     return cameras, [_draw(camera, quads) for camera in cameras]
 
 
+def test_the_focal_prior_reaches_colmap(room, tmp_path, monkeypatch):
+    def stop(work, *_):
+        with module.pycolmap.Database.open(work.database) as database:
+            (lens,) = database.read_all_cameras()
+        raise InputError(f"{lens.has_prior_focal_length} {list(lens.params)}")
+
+    monkeypatch.setattr(module, "_match", stop)
+    arguments = (room[1][:2], tmp_path / "sfm", CaptureSettings(max_features=400))
+    with pytest.raises(InputError, match=r"True \[400\.0, 160\.0, 120\.0, 0\.0\]"):
+        solve_cameras(*arguments, SilentProgress(), focal=1.25)
+    with pytest.raises(InputError, match="False"):
+        solve_cameras(*arguments, SilentProgress())
+
+
 def test_cameras_of_a_room(room, tmp_path):
     true, images = room
     progress = SilentProgress()

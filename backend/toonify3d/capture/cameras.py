@@ -66,6 +66,7 @@ def solve_cameras(
     settings: CaptureSettings,
     progress: Progress,
     ordered: bool = True,
+    focal: float | None = None,
 ) -> SolvedCameras:
     """Find camera, pose and sparse points of pictures of a scene that stands still.
 
@@ -75,6 +76,7 @@ def solve_cameras(
         settings: See :class:`CaptureSettings`.
         progress: Gets updates and a warning when some frames find no camera.
         ordered: Neighbours in the list are neighbours in space (a video); else all pairs are tried.
+        focal: Focal length to start from, as a share of the long side (EXIF); None: COLMAP's guess.
 
     Raises:
         InputError: Too few pictures found a camera (``cameras_failed``), or nothing to hold on to
@@ -86,7 +88,9 @@ def solve_cameras(
     names = [f"{index:05d}.png" for index in range(len(images))]
     for name, image in zip(names, images, strict=True):
         write_image(picture_folder / name, image)
-    work = _Work(folder, picture_folder, names, max(images[0].shape[:2]), settings)
+    height, width = images[0].shape[:2]
+    lens = f"{focal * max(width, height)},{width / 2},{height / 2},0" if focal else ""
+    work = _Work(folder, picture_folder, names, max(width, height), settings, lens)
     try:
         _extract(work, SubProgress(progress, 0.0, 0.35))
         _check_features(work)
@@ -146,6 +150,7 @@ class _Work:
     names: list[str]
     long_side: int
     settings: CaptureSettings
+    lens: str = ""
 
     @property
     def database(self) -> Path:
@@ -164,6 +169,8 @@ def _extract(work: _Work, progress: Progress) -> None:
     options.sift.first_octave = -1 if work.long_side < UPSAMPLE_BELOW else 0
     reader = pycolmap.ImageReaderOptions()
     reader.camera_model = "SIMPLE_RADIAL"
+    if work.lens:
+        reader.camera_params = work.lens
     _run(
         pycolmap.extract_features,
         progress,

@@ -26,3 +26,6 @@ class MaskSettings:
     """Rounds of vote across views, colour model, new masks."""
     band: float = 0.035
     """Half width, as a share of the image's long side, of the uncertain band round the outline."""
+    folder: str = ""
+    """Full path of a folder with your own masks, white = person, named like the images or by frame
+    number ("0007.png"); they win over the computed ones. Empty: the images' alpha, where there."""

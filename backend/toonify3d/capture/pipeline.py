@@ -18,7 +18,7 @@ from ..files import write_bytes, write_image, write_json
 from ..progress import Progress, SubProgress
 from ..scene import ByteImage, FloatArray, Frame, Scene
 from .align import Alignment, align, align_without_face, camera_yaw
-from .cameras import SolvedCameras, moved, solve_cameras
+from .cameras import SolvedCameras, moved, solve_cameras, undistort
 from .depth import compute_depth
 from .hull import visual_hull
 from .landmarks import FaceLandmarker, FaceLandmarks
@@ -26,6 +26,7 @@ from .masks import compute_masks
 from .segmentation import PersonSegmenter
 from .selection import FrameChoice, choose_frames
 from .settings import CaptureSettings
+from .user_data import check_mask_folder, exif_focal, user_masks
 from .video import check_source, decode
 
 __all__ = ["check_source", "run_capture"]
@@ -59,26 +60,36 @@ def run_capture(
     Raises:
         InputError: One sentence on what is wrong with the capture: codes ``missing``,
             ``not_a_video``, ``too_few_frames``, ``mixed_sizes``, ``unreadable_image``,
-            ``no_person``, ``plain_background``, ``cameras_failed``.
+            ``no_person``, ``plain_background``, ``cameras_failed``, ``no_masks``, ``mask_size``.
         CancelledError: By ``progress``.
     """
     check_source(source, settings.min_frames)
+    check_mask_folder(settings.masks)
     _clear(root)
     report = _Report(progress)
     with report.step("frames", 0.0, 0.05) as part:
         choice = choose_frames(source, settings, part)
         images = _load(source, choice, settings)
+        size = (images[0].shape[1], images[0].shape[0])
+        given = user_masks(source, choice.indices, size, settings.masks)
     with report.step("faces", 0.05, 0.12) as part:
         faces = _find_faces(images, part)
     with report.step("cameras", 0.12, 0.55) as part:
-        solved = solve_cameras(images, root / "sfm", settings, part, ordered=source.is_file())
+        solved = solve_cameras(
+            images,
+            root / "sfm",
+            settings,
+            part,
+            ordered=source.is_file(),
+            focal=exif_focal(source),
+        )
         del images
     with report.step("alignment", 0.55, 0.57) as part:
         faces = [_undistorted(faces[i], solved) for i in solved.kept]
         alignment = _align(solved, faces, settings, part)
         solved = moved(solved, alignment.similarity)
     with report.step("masks", 0.57, 0.8) as part:
-        masks = compute_masks(solved.images, solved.cameras, solved.points, settings.masks, part)
+        masks = _masks(solved, [given.get(choice.indices[i]) for i in solved.kept], settings, part)
     with report.step("writing", 0.8, 0.84) as part:
         scene = _write(root, choice, solved, masks, alignment, part)
     with report.step("depth", 0.84, 1.0) as part:
@@ -213,6 +224,30 @@ def _align(
     for note in alignment.notes:
         progress.warn(note)
     return alignment
+
+
+def _masks(
+    solved: SolvedCameras,
+    given: Sequence[ByteImage | None],
+    settings: CaptureSettings,
+    progress: Progress,
+) -> list[ByteImage]:
+    """The user's masks, undistorted like the images; computed ones for the other frames."""
+    missing = sum(mask is None for mask in given)
+    computed: Sequence[ByteImage | None] = [None] * len(given)
+    if missing:
+        computed = compute_masks(
+            solved.images, solved.cameras, solved.points, settings.masks, progress
+        )
+        if missing < len(given):
+            progress.warn(f"{missing} of {len(given)} frames have no mask of yours; computed.")
+    k = float(solved.model["k"])
+    out = []
+    for own, other, camera in zip(given, computed, solved.cameras, strict=True):
+        mask = other if own is None else undistort(own, camera, k)
+        assert mask is not None
+        out.append(mask)
+    return out
 
 
 def _write(
