@@ -28,6 +28,7 @@ from .errors import (
     TrainingError,
 )
 
+_CAPTURE = "video file, folder of images, COLMAP model with images, or transforms.json"
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -107,7 +108,7 @@ def _build_parser() -> argparse.ArgumentParser:
 
 def _add_check(commands: _Commands) -> None:
     parser = commands.add_parser("check", help="is the capture good enough? (seconds)")
-    parser.add_argument("capture", metavar="CAPTURE", help="video file or folder of images")
+    parser.add_argument("capture", metavar="CAPTURE", help=_CAPTURE)
     parser.add_argument("--json", action="store_true", help="machine-readable")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="write a contact sheet")
     parser.set_defaults(run=_check)
@@ -115,7 +116,7 @@ def _add_check(commands: _Commands) -> None:
 
 def _add_stylize(commands: _Commands) -> None:
     parser = commands.add_parser("stylize", help="a video and one exemplar to a stylized 3D head")
-    parser.add_argument("capture", metavar="CAPTURE", help="video file or folder of images")
+    parser.add_argument("capture", metavar="CAPTURE", help=_CAPTURE)
     parser.add_argument("exemplar", metavar="EXEMPLAR", help="one stylized portrait image")
     parser.add_argument("--job", type=Path, required=True, help="job folder, made when missing")
     _add_run_options(parser, preset=True)
@@ -125,7 +126,7 @@ def _add_stylize(commands: _Commands) -> None:
 
 def _add_reconstruct(commands: _Commands) -> None:
     parser = commands.add_parser("reconstruct", help="stage I only: the photorealistic prior")
-    parser.add_argument("capture", metavar="CAPTURE", help="video file or folder of images")
+    parser.add_argument("capture", metavar="CAPTURE", help=_CAPTURE)
     parser.add_argument("--job", type=Path, required=True, help="job folder, made when missing")
     _add_run_options(parser, preset=True)
     parser.set_defaults(run=_run_job)

@@ -12,6 +12,7 @@ from toonify3d.capture.cameras import SolvedCameras
 from toonify3d.capture.mask_settings import MaskSettings
 from toonify3d.capture.settings import CaptureSettings
 from toonify3d.capture.user_data import check_mask_folder, exif_focal, user_masks
+from toonify3d.capture.video import image_files
 from toonify3d.errors import InputError
 from toonify3d.files import write_image
 from toonify3d.progress import SilentProgress
@@ -65,7 +66,7 @@ def folder_with_alpha(folder):
 
 def test_alpha_is_the_mask_where_it_says_something(tmp_path):
     source = folder_with_alpha(tmp_path / "p")
-    masks = user_masks(source, [0, 1, 2], (30, 20), MaskSettings())
+    masks = user_masks(image_files(source), [0, 1, 2], (30, 20), MaskSettings())
     assert sorted(masks) == [0, 2]
     assert masks[0].shape == (20, 30)
     assert (masks[0][:, :15] == 255).all() and (masks[0][:, 15:] == 0).all()
@@ -75,7 +76,9 @@ def test_the_mask_folder_wins_over_alpha(tmp_path):
     source = folder_with_alpha(tmp_path / "p")
     for name, mask in {"0": half_mask()[:, ::-1], "1.png": half_mask(1)}.items():
         write_image(tmp_path / "m" / f"{name}.png", mask)
-    masks = user_masks(source, [0, 1, 2], SIZE, MaskSettings(folder=str(tmp_path / "m")))
+    masks = user_masks(
+        image_files(source), [0, 1, 2], SIZE, MaskSettings(folder=str(tmp_path / "m"))
+    )
     assert sorted(masks) == [0, 1]
     assert (masks[0][:, :30] == 0).all() and (masks[0][:, 30:] == 255).all()
     assert (masks[1][:, :30] == 255).all()  # labels 0 and 1
@@ -84,7 +87,7 @@ def test_the_mask_folder_wins_over_alpha(tmp_path):
 def test_masks_of_a_video_go_by_frame_number(tmp_path):
     write_image(tmp_path / "m" / "0007.png", half_mask())
     settings = MaskSettings(folder=str(tmp_path / "m"))
-    assert sorted(user_masks(tmp_path / "clip.mp4", [3, 7, 9], SIZE, settings)) == [7]
+    assert sorted(user_masks([], [3, 7, 9], SIZE, settings)) == [7]
 
 
 def test_bad_masks_are_named(tmp_path):
@@ -94,12 +97,12 @@ def test_bad_masks_are_named(tmp_path):
     write_image(tmp_path / "m" / "0007.png", half_mask())
     settings = MaskSettings(folder=str(tmp_path / "m"))
     with pytest.raises(InputError, match="belongs to a frame"):
-        user_masks(tmp_path / "clip.mp4", [3], SIZE, settings)
+        user_masks([], [3], SIZE, settings)
     with pytest.raises(InputError, match=r"0007\.png is 60 x 40"):
-        user_masks(tmp_path / "clip.mp4", [7], (40, 60), settings)
+        user_masks([], [7], (40, 60), settings)
     (tmp_path / "m" / "0007.png").write_bytes(b"junk")
     with pytest.raises(InputError, match="damaged"):
-        user_masks(tmp_path / "clip.mp4", [7], SIZE, settings)
+        user_masks([], [7], SIZE, settings)
 
 
 def test_users_masks_win_and_only_the_others_are_computed(monkeypatch):

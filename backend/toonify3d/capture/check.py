@@ -20,6 +20,7 @@ import numpy as np
 
 from ..scene import ByteImage, FloatArray
 from .landmarks import FaceLandmarker, FaceLandmarks
+from .posed import is_posed, load_posed
 from .segmentation import PersonSegmenter
 from .selection import FrameChoice, measure_sharpness, select
 from .settings import CaptureSettings
@@ -116,6 +117,8 @@ def measure_capture(source: Path, settings: CaptureSettings) -> Measured:
     Raises:
         InputError: It cannot be a capture at all (see :func:`~.video.check_source`).
     """
+    if is_posed(source):  # the pictures tell; that the cameras can be read is seen here too
+        source = load_posed(source).images[0].path.parent
     check_source(source, settings.min_frames)
     size, seconds, count = _describe(source)
     stride = max(1, round(count / STEPS))

@@ -23,11 +23,14 @@ from .depth import compute_depth
 from .hull import visual_hull
 from .landmarks import FaceLandmarker, FaceLandmarks
 from .masks import compute_masks
+from .posed import is_posed
+from .posed_frames import check_posed, solved_from_posed
 from .segmentation import PersonSegmenter
 from .selection import FrameChoice, choose_frames
 from .settings import CaptureSettings
 from .user_data import check_mask_folder, exif_focal, user_masks
-from .video import check_source, decode
+from .video import check_source as check_pictures
+from .video import decode, image_files
 
 __all__ = ["check_source", "run_capture"]
 
@@ -36,6 +39,18 @@ CHEST = -0.22
 are kept whole."""
 PERSON_SHARE = 0.03
 """Share of the picture that must be a person, in the median of some frames, without a face."""
+
+
+def check_source(source: Path, min_frames: int = 12) -> None:
+    """See in a second whether ``source`` can be a capture at all.
+
+    Raises:
+        InputError: See :func:`.video.check_source` and :func:`.posed.load_posed`.
+    """
+    if is_posed(source):
+        check_posed(source, min_frames)
+    else:
+        check_pictures(source, min_frames)
 
 
 def run_capture(
@@ -48,7 +63,7 @@ def run_capture(
     capture starts over.
 
     Args:
-        source: Video file or folder of images.
+        source: Video file, folder of images, COLMAP model with its images, or ``transforms.json``.
         root: ``JOB/capture``; what an earlier run left there is replaced.
         settings: See :class:`CaptureSettings`.
         device: Torch device for the depth.
@@ -60,22 +75,29 @@ def run_capture(
     Raises:
         InputError: One sentence on what is wrong with the capture: codes ``missing``,
             ``not_a_video``, ``too_few_frames``, ``mixed_sizes``, ``unreadable_image``,
-            ``no_person``, ``plain_background``, ``cameras_failed``, ``no_masks``, ``mask_size``.
+            ``no_person``, ``plain_background``, ``cameras_failed``, ``no_masks``, ``mask_size``,
+            ``bad_cameras``, ``lens_model``, ``no_images``.
         CancelledError: By ``progress``.
     """
     check_source(source, settings.min_frames)
     check_mask_folder(settings.masks)
     _clear(root)
     report = _Report(progress)
+    known: SolvedCameras | None = None
     with report.step("frames", 0.0, 0.05) as part:
-        choice = choose_frames(source, settings, part)
-        images = _load(source, choice, settings)
-        size = (images[0].shape[1], images[0].shape[0])
-        given = user_masks(source, choice.indices, size, settings.masks)
+        if is_posed(source):
+            choice, known, given = solved_from_posed(source, settings, part)
+            images = known.images
+        else:
+            choice = choose_frames(source, settings, part)
+            images = _load(source, choice, settings)
+            size = (images[0].shape[1], images[0].shape[0])
+            files = image_files(source) if source.is_dir() else []
+            given = user_masks(files, choice.indices, size, settings.masks)
     with report.step("faces", 0.05, 0.12) as part:
         faces = _find_faces(images, part)
     with report.step("cameras", 0.12, 0.55) as part:
-        solved = solve_cameras(
+        solved = known or solve_cameras(
             images,
             root / "sfm",
             settings,
@@ -138,7 +160,7 @@ class _Report:
             },
             "cameras": {
                 **solved.model,
-                "reprojection_error_px": solved.error,
+                "reprojection_error_px": None if np.isnan(solved.error) else solved.error,
                 "sparse_points": len(solved.points),
             },
             "face": {

@@ -35,12 +35,15 @@ def exif_focal(source: Path) -> float | None:
 
 
 def user_masks(
-    source: Path, indices: Sequence[int], size: tuple[int, int], settings: MaskSettings
+    files: Sequence[Path],
+    indices: Sequence[int],
+    size: tuple[int, int],
+    settings: MaskSettings,
 ) -> dict[int, ByteImage]:
     """Masks that the user brings: files of ``settings.folder``, else the images' alpha.
 
     Args:
-        source: The capture.
+        files: The capture's images, empty for a video.
         indices: Source indices of the frames in use.
         size: Width and height to which the masks are scaled.
         settings: ``folder`` holds masks named like the images (``IMG_7.png`` or
@@ -53,7 +56,6 @@ def user_masks(
         InputError: No such folder, or none of its files belongs to a frame (``no_masks``); a
             damaged file (``unreadable_image``); another shape of picture (``mask_size``).
     """
-    files = image_files(source) if source.is_dir() else []
     if settings.folder:
         return _folder_masks(Path(settings.folder), files, indices, size)
     out = {}
@@ -88,7 +90,7 @@ def _folder_masks(
         if files:
             path = masks.get(files[index].stem) or masks.get(files[index].name)
         if path is not None:
-            out[index] = _fitted(_gray(path), size, path.name)
+            out[index] = read_mask(path, size)
     if not out:
         raise InputError(
             f"No file in {folder} belongs to a frame; name masks like their images, or 0007.png "
@@ -96,6 +98,15 @@ def _folder_masks(
             "no_masks",
         )
     return out
+
+
+def read_mask(path: Path, size: tuple[int, int]) -> ByteImage:
+    """A mask file scaled to ``size`` (width, height).
+
+    Raises:
+        InputError: Damaged (``unreadable_image``) or of another shape (``mask_size``).
+    """
+    return _fitted(_gray(path), size, path.name)
 
 
 def _gray(path: Path) -> ByteImage:

@@ -36,14 +36,14 @@ def check_source(source: Path, min_frames: int = 12) -> None:
         raise InputError(f"{source} does not exist.", "missing")
     if source.is_dir():
         images = image_files(source)
-        _check_count(source, len(images), min_frames, "image")
+        check_count(source, len(images), min_frames, "image")
         for path in images[:: max(1, len(images) // 8)]:
             read_image(path)
         return
     if not source.is_file() or source.stat().st_size == 0:
         raise InputError(f"{source.name} is empty or no regular file.", "not_a_video")
     count = sum(1 for _ in _video_frames(source, 64, limit=min_frames))
-    _check_count(source, count, min_frames, "frame")
+    check_count(source, count, min_frames, "frame")
 
 
 def decode(source: Path, long_side: int, gray: bool = False) -> Iterator[tuple[int, ByteImage]]:
@@ -73,7 +73,7 @@ def image_files(folder: Path) -> list[Path]:
         for path in folder.iterdir()
         if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "." and path.is_file()
     ]
-    return sorted(found, key=lambda path: _natural(path.name))
+    return sorted(found, key=lambda path: natural_key(path.name))
 
 
 def read_image(path: Path) -> ByteImage:
@@ -103,7 +103,12 @@ def shrink(image: ByteImage, long_side: int) -> ByteImage:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _check_count(source: Path, count: int, min_frames: int, noun: str) -> None:
+def check_count(source: Path, count: int, min_frames: int, noun: str) -> None:
+    """Refuse a source of fewer than ``min_frames`` pictures.
+
+    Raises:
+        InputError: ``too_few_frames``.
+    """
     if count < min_frames:
         plural = "" if count == 1 else "s"
         raise InputError(
@@ -186,6 +191,7 @@ def _read_pnm(stream: IO[bytes]) -> ByteImage | None:
     return np.frombuffer(data, np.uint8).reshape(shape).copy()
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sort key that puts ``2.png`` before ``10.png``."""
     parts = re.split(r"(\d+)", name.lower())
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
