@@ -114,7 +114,7 @@ def from_opengl(c2w: FloatArray) -> FloatArray:
             "A transform_matrix is mirrored or skewed, so it is no camera.", "bad_cameras"
         )
     out[:3, :3] /= scale
-    return out
+    return np.asarray(out, np.float64)
 
 
 def to_opengl(c2w: FloatArray) -> FloatArray:
