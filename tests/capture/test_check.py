@@ -114,8 +114,15 @@ def test_a_plain_room_is_not_mistaken_for_a_camera_on_the_spot():
         Look(look.place, look.source_index, look.image, look.face if i < 6 else None)
         for i, look in enumerate(good.looks)
     ]
-    found, _ = severities(turn=Turn(np.zeros(250), True, "typical lens"), looks=looks)
+    found, report = severities(turn=Turn(np.zeros(250), True, "typical lens"), looks=looks)
     assert found["coverage"] == "hint"
+    assert report.figures["missing_arcs"] == []  # nothing is claimed that was not measured
+
+
+def test_images_in_no_order_claim_no_turn():
+    steps = [Step(100.0, 0.0, 0.2, 0.0)] * 250
+    found, report = severities(is_video=False, steps=steps)
+    assert found["coverage"] == "hint" and report.figures["missing_arcs"] == []
 
 
 def test_blur_metric_rises_with_blur():

@@ -110,6 +110,17 @@ class Measured:
         """The kept pictures with a face."""
         return [look for look in self.looks if look.face is not None]
 
+    @property
+    def ordered(self) -> bool:
+        """Whether neighbours show the same things: always in a video, not in every folder."""
+        tracked = [step.tracked for step in self.steps[1:]]
+        return self.is_video or float(np.median(tracked or [0.0])) >= 0.5
+
+    @property
+    def turn_known(self) -> bool:
+        """Whether the angles of :attr:`turn` can be believed and mean something."""
+        return self.turn.anchored and self.ordered and self.turn.total > np.radians(25)
+
 
 def measure_capture(source: Path, settings: CaptureSettings) -> Measured:
     """Look at a video or image folder.

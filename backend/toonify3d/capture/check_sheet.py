@@ -47,7 +47,7 @@ def _tile(look: Look, measured: Measured) -> ByteImage:
         x0, y0, x1, y1 = (round(scale * value) for value in look.face.box)
         cv2.rectangle(tile, (x0, y0), (x1, y1), _COLOURS["ok"], 2)
     text = f"{look.source_index}"
-    if measured.turn.anchored:
+    if measured.turn_known:
         degrees = float(np.degrees(measured.turn.angles[look.place]))
         text += f": {(degrees + 180) % 360 - 180:+.0f} deg"
     cv2.rectangle(tile, (0, 0), (12 * len(text) + 4, 24), _BACK, -1)
@@ -75,8 +75,8 @@ def _draw_clock(picture: ByteImage, measured: Measured) -> None:
     cv2.circle(picture, (center[0], center[1] - 30), 7, _DIM, -1, cv2.LINE_AA)  # the nose
     for hour, (dx, dy) in {12: (-9, -118), 3: (118, 6), 6: (-5, 134), 9: (-132, 6)}.items():
         _write(picture, str(hour), (center[0] + dx, center[1] + dy), _DIM)
-    if not measured.turn.anchored:
-        _write(picture, "front not known", (100, 320), _DIM)
+    if not measured.turn_known:
+        _write(picture, "turn not known", (105, 320), _DIM)
         return
     for angle in measured.turn.angles:
         # The person's left is left on the clock (9), angles are positive to it.
