@@ -78,3 +78,19 @@ def test_sparse_points_file_can_be_read_back(tmp_path):
     cloud = trimesh.load(path)
     np.testing.assert_allclose(cloud.vertices, points, atol=1e-6)
     np.testing.assert_array_equal(np.asarray(cloud.colors)[:, :3], colors)
+
+
+@pytest.mark.parametrize(("low", "expected"), [(-0.4, -0.22), (-0.18, -0.18), (0.1, -0.12)])
+def test_chest_plane_rises_to_what_the_frames_show(low, expected):
+    """Cameras a metre away whose lower edge looks at height ``low`` on the axis."""
+    height = 400
+    intrinsics = np.array([[500.0, 0, 150], [0, 500, 200], [0, 0, 1]])
+    cameras = []
+    for angle in np.linspace(0, 2 * np.pi, 12, endpoint=False):
+        back = np.array([np.cos(angle), np.sin(angle), 0.0])
+        down = np.array([0.0, 0.0, -1.0])
+        c2w = np.eye(4)
+        c2w[:3, :3] = np.stack([np.cross(down, -back), down, -back], axis=1)
+        c2w[:3, 3] = back + [0, 0, low + (height - 200) / 500]
+        cameras.append(Camera(intrinsics, c2w, 300, height))
+    assert pipeline.chest_plane(cameras) == pytest.approx(expected, abs=0.0101)

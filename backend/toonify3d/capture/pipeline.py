@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..errors import InputError
 from ..files import write_bytes, write_image, write_json
 from ..progress import Progress, SubProgress
-from ..scene import ByteImage, FloatArray, Frame, Scene
+from ..scene import ByteImage, Camera, FloatArray, Frame, Scene
 from .align import Alignment, align, align_without_face, camera_yaw
 from .cameras import SolvedCameras, moved, solve_cameras, undistort
 from .depth import compute_depth
@@ -37,6 +37,10 @@ __all__ = ["check_source", "run_capture"]
 CHEST = -0.22
 """World height of the chest plane in metres: a hand under the collar bones. Busts that end higher
 are kept whole."""
+HIGHEST_CHEST = -0.12
+"""The plane never rises above this, whatever the frames cut off: the neck has to stay."""
+SEEN_BY = 0.9
+"""Share of the frames that must see the body at the height of the chest plane."""
 PERSON_SHARE = 0.03
 """Share of the picture that must be a person, in the median of some frames, without a face."""
 
@@ -292,9 +296,23 @@ def _write(
         progress.update(len(frames) / len(solved.kept), "Writing frames")
     write_bytes(root / "sparse.ply", point_cloud_ply(solved.points, solved.colors))
     progress.preview(_contact(solved, masks))
-    hull = visual_hull(list(masks), solved.cameras, CHEST)
+    hull = visual_hull(list(masks), solved.cameras, chest_plane(solved.cameras))
     hull.save(root / "hull.npz")
     return Scene(root, frames, hull.normalization, alignment.landmarks, hull.crop_z)
+
+
+def chest_plane(cameras: Sequence[Camera]) -> float:
+    """World height at which the bust is cut off.
+
+    Where most frames end above a height, nothing tells body from room there and the surface frays:
+    the plane rises from :data:`CHEST` to where nearly all frames see the axis through the neck.
+    """
+    for height in np.arange(CHEST, HIGHEST_CHEST, 0.01):
+        axis = np.array([[0.0, 0.0, height]])
+        seen = [camera.project(axis)[0][0, 1] < camera.height for camera in cameras]
+        if np.mean(seen) >= SEEN_BY:
+            return float(height)
+    return HIGHEST_CHEST
 
 
 def _contact(solved: SolvedCameras, masks: Sequence[ByteImage]) -> ByteImage:
