@@ -91,6 +91,6 @@ def test_chest_plane_rises_to_what_the_frames_show(low, expected):
         down = np.array([0.0, 0.0, -1.0])
         c2w = np.eye(4)
         c2w[:3, :3] = np.stack([np.cross(down, -back), down, -back], axis=1)
-        c2w[:3, 3] = back + [0, 0, low + (height - 200) / 500]
+        c2w[:3, 3] = back + np.array([0, 0, low + (height - 200) / 500])
         cameras.append(Camera(intrinsics, c2w, 300, height))
     assert pipeline.chest_plane(cameras) == pytest.approx(expected, abs=0.0101)
