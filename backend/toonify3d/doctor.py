@@ -105,7 +105,7 @@ def _cuda() -> Finding:
         return Finding(
             "CUDA device",
             False,
-            "none; training runs on the processor (preview preset: about ten minutes on 2 cores)",
+            "none; training runs on the processor (preview preset: about six minutes on 2 cores)",
             "an NVIDIA GPU with its driver, and the CUDA build of torch",
             optional=True,
         )

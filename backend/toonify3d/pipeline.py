@@ -47,14 +47,14 @@ from .training.stage1 import load_prior, train_prior
 from .training.stage2 import adapt_geometry, load_geometry
 from .training.stage3 import adapt_texture, load_avatar
 
-# Expected share of the time on two CPU cores, for "time left" before anything was measured.
+# Seconds of the preview preset on two CPU cores (docs/results.md), for the time left at the start.
 EXPECTED_SECONDS = {
-    "capture": 160.0,
-    "prior": 170.0,
-    "portraits": 50.0,
-    "geometry": 70.0,
-    "texture": 45.0,
-    "asset": 80.0,
+    "capture": 75.0,
+    "prior": 104.0,
+    "portraits": 14.0,
+    "geometry": 37.0,
+    "texture": 37.0,
+    "asset": 46.0,
 }
 STYLIZERS = ("builtin", "folder")
 
