@@ -60,7 +60,7 @@ def write_result(folder):
 
 
 link = Link.from_environment(job)
-pace = float(os.environ.get("FAKE_PACE", "0.005"))
+pace = float(os.environ.get("FAKE_PACE", "0.03"))
 sys.stdout.write("Ünï çødé 空間: started\n")
 
 
@@ -77,7 +77,7 @@ def report(state="running", step=0, **fields):
 
 for step in range(100 if manner not in ("slow", "deaf", "detached") else 3000):
     report(step=min(step, 99))
-    if step == 15:
+    if step == 25:  # long after the early cancel of the tests, before the late one
         write_json(job / "job.json", {})
     if step == 20 and manner == "good":
         write_image(job / "preview" / "current.png", 128, lambda y, x: (2 * y, 2 * x, 128))
