@@ -8,7 +8,11 @@ import bpy
 from . import compat
 
 PRESETS = (
-    ("preview", "Preview", "A first look: about six minutes on two CPU cores, 30k triangles, 2K texture"),
+    (
+        "preview",
+        "Preview",
+        "A first look: about six minutes on two CPU cores, 30k triangles, 2K texture",
+    ),
     ("standard", "Standard", "Good quality; wants a GPU, or patience"),
     ("high", "High", "Fine detail; wants a GPU with 8 GB or more"),
     ("paper", "Paper", "The settings of the 3DToonify paper: hours on a large GPU"),
