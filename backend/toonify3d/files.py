@@ -61,3 +61,16 @@ def write_image(path: Path, image: npt.NDArray[Any]) -> None:
     if not done:
         raise ValueError(f"cannot encode {path.name}")
     write_bytes(path, encoded.tobytes())
+
+
+def read_image(path: Path, flags: int) -> npt.NDArray[np.uint8]:
+    """Decode an image as OpenCV does with ``flags`` (BGR or gray).
+
+    Raises:
+        FileNotFoundError: Not there, or not an image.
+    """
+    # cv2.imread cannot open non-Latin paths on Windows; decoding bytes works everywhere.
+    image = cv2.imdecode(np.fromfile(path, dtype=np.uint8), flags)
+    if image is None:
+        raise FileNotFoundError(f"cannot decode {path}")
+    return np.asarray(image, dtype=np.uint8)

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .files import write_json
+from .files import read_image, write_json
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
@@ -139,11 +139,12 @@ class Scene:
 
     def image(self, frame: Frame) -> ByteImage:
         """RGB image ``(H, W, 3)``."""
-        return _read(self.root / "frames" / f"{frame.name}.png", cv2.IMREAD_COLOR)[..., ::-1].copy()
+        path = self.root / "frames" / f"{frame.name}.png"
+        return read_image(path, cv2.IMREAD_COLOR)[..., ::-1].copy()
 
     def mask(self, frame: Frame) -> ByteImage:
         """Foreground ``(H, W)``, 0 to 255."""
-        return _read(self.root / "masks" / f"{frame.name}.png", cv2.IMREAD_GRAYSCALE)
+        return read_image(self.root / "masks" / f"{frame.name}.png", cv2.IMREAD_GRAYSCALE)
 
     def depth(self, frame: Frame) -> tuple[Float32Array, Float32Array] | None:
         """Depth along the camera's z in metres (0 = none) and confidence 0 to 1, both ``(h, w)``.
@@ -263,15 +264,6 @@ class Displacement:
 
     points: FloatArray
     offsets: FloatArray
-
-
-def _read(path: Path, flags: int) -> ByteImage:
-    # cv2.imread cannot open non-Latin paths on Windows; decoding bytes works everywhere.
-    data = np.fromfile(path, dtype=np.uint8)
-    image = cv2.imdecode(data, flags)
-    if image is None:
-        raise FileNotFoundError(f"cannot decode {path}")
-    return np.asarray(image, dtype=np.uint8)
 
 
 def _nan_to_none(array: FloatArray) -> list[list[float | None]]:

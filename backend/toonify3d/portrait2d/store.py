@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..files import write_atomic, write_image
+from ..files import read_image, write_atomic, write_image
 from ..scene import ByteImage, Displacement, Scene, StylizedView
 from .colorspace import kmeans, to_lab, to_rgb
 
@@ -63,9 +63,9 @@ def load_stylized(folder: Path, scene: Scene) -> StylizedSet:
         path = folder / f"{frame.name}.png"
         if not path.exists():
             continue
-        image = _read(path, cv2.IMREAD_COLOR)[..., ::-1].copy()
-        mask = _read(folder / f"{frame.name}_mask.png", cv2.IMREAD_GRAYSCALE)
-        sure = _read(folder / f"{frame.name}_confidence.png", cv2.IMREAD_GRAYSCALE)
+        image = read_image(path, cv2.IMREAD_COLOR)[..., ::-1].copy()
+        mask = read_image(folder / f"{frame.name}_mask.png", cv2.IMREAD_GRAYSCALE)
+        sure = read_image(folder / f"{frame.name}_confidence.png", cv2.IMREAD_GRAYSCALE)
         views.append(StylizedView(frame, image, mask, (sure / 255.0).astype(np.float32)))
     if not views:
         raise FileNotFoundError(f"{folder} holds no stylized portraits")
@@ -73,7 +73,7 @@ def load_stylized(folder: Path, scene: Scene) -> StylizedSet:
     if (folder / "displacement.npz").exists():
         with np.load(folder / "displacement.npz") as data:
             displacement = Displacement(data["points"], data["offsets"])
-    palette = _read(folder / "palette.png", cv2.IMREAD_COLOR)[..., ::-1].copy()
+    palette = read_image(folder / "palette.png", cv2.IMREAD_COLOR)[..., ::-1].copy()
     return StylizedSet(views, displacement, palette)
 
 
@@ -87,10 +87,3 @@ def palette_strip(image: ByteImage) -> ByteImage:
     order = np.argsort(centers[:, 0])
     row = np.repeat(to_rgb(centers[order]), widths[order], axis=0)
     return np.ascontiguousarray(np.broadcast_to(row, (16, *row.shape)))
-
-
-def _read(path: Path, flags: int) -> ByteImage:
-    image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
-    if image is None:
-        raise FileNotFoundError(f"cannot decode {path}")
-    return np.asarray(image, np.uint8)
