@@ -1,0 +1,231 @@
+"""What a request asks of a job folder: settings, style, and which steps are still to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from .capture.pipeline import check_source
+from .errors import InputError
+from .portrait2d.exemplar import load_exemplar, read_working_image
+from .service.job import JobFolder, file_hash, finished_step, step_key
+from .service.request import Request
+from .settings import JobSettings, StyleSettings, apply_overrides, preset_settings
+from .settings_doc import from_dict
+
+STYLIZERS = ("builtin", "folder")
+
+
+@dataclass(frozen=True)
+class Style:
+    """One style as recorded in ``job.json``."""
+
+    name: str
+    exemplar: Path
+    exemplar_sha256: str
+    stylizer: str
+    portraits: Path | None
+    portraits_sha256: str | None
+    settings: StyleSettings
+
+
+def prepare(request: Request, job: JobFolder) -> tuple[JobSettings, Style | None]:
+    """Check what was asked and write it into ``job.json``.
+
+    Args:
+        request: What to do.
+        job: Where.
+
+    Returns:
+        The job's settings and the style to work on; None for a bare reconstruction.
+
+    Raises:
+        InputError: Bad input; nothing that was there is changed.
+    """
+    return {
+        "stylize": _prepare_stylize,
+        "reconstruct": _prepare_reconstruct,
+        "restyle": _prepare_restyle,
+        "resume": _prepare_resume,
+    }[request.command](request, job)
+
+
+# -- what was asked ---------------------------------------------------------------------------
+
+
+def _prepare_stylize(request: Request, job: JobFolder) -> tuple[JobSettings, Style | None]:
+    capture, settings, style_settings = _inputs(request)
+    style = _style_from_request(request, style_settings)
+    job.create(capture, dataclasses.asdict(settings))
+    return settings, _record_style(job, style, request.style)
+
+
+def _prepare_reconstruct(request: Request, job: JobFolder) -> tuple[JobSettings, Style | None]:
+    capture, settings, _ = _inputs(request)
+    job.create(capture, dataclasses.asdict(settings))
+    return settings, None
+
+
+def _prepare_restyle(request: Request, job: JobFolder) -> tuple[JobSettings, Style | None]:
+    settings = _stored_settings(job)
+    _, style_settings = _with_overrides(settings, request)
+    style = _style_from_request(request, style_settings)
+    return settings, _record_style(job, style, request.style)
+
+
+def _prepare_resume(request: Request, job: JobFolder) -> tuple[JobSettings, Style | None]:
+    """The style that is not finished, else the last one; none for a bare reconstruction."""
+    settings = _stored_settings(job)
+    styles = [_stored_style(job, name) for name in job.description["styles"]]
+    if request.style is not None:
+        styles = [style for style in styles if style.name == request.style]
+        if not styles:
+            raise InputError(f"The job has no style '{request.style}'.", "no_style")
+    for style in styles:
+        if "asset" in unfinished(job, settings, style):
+            return settings, style
+    return settings, styles[-1] if styles else None
+
+
+def _inputs(request: Request) -> tuple[Path, JobSettings, StyleSettings]:
+    if request.capture is None:
+        raise InputError("Give a capture: a video file or a folder of images.", "no_capture")
+    capture = Path(request.capture)
+    check_source(capture)
+    settings, _ = preset_settings(request.preset)
+    return capture, *_with_overrides(settings, request)
+
+
+def _with_overrides(settings: JobSettings, request: Request) -> tuple[JobSettings, StyleSettings]:
+    _, style_settings = preset_settings(settings.preset)
+    if request.strength is not None:
+        if not 0.0 <= request.strength <= 1.5:
+            raise InputError("--strength must lie between 0 and 1.5.", "bad_strength")
+        stylize = dataclasses.replace(style_settings.stylize, strength=request.strength)
+        style_settings = dataclasses.replace(style_settings, stylize=stylize)
+    return apply_overrides(settings, style_settings, request.overrides)
+
+
+def _style_from_request(request: Request, settings: StyleSettings) -> Style:
+    """Check exemplar and portraits now: a bad picture must not be noticed after the capture."""
+    if request.exemplar is None:
+        raise InputError("Give an exemplar: one stylized portrait image.", "no_exemplar")
+    if request.stylizer not in STYLIZERS:
+        raise InputError(
+            f"There is no stylizer '{request.stylizer}'; use one of {', '.join(STYLIZERS)}.",
+            "bad_stylizer",
+        )
+    exemplar = Path(request.exemplar)
+    if request.stylizer == "builtin":
+        load_exemplar(exemplar)
+    else:  # takes only the palette from the exemplar, so it needs no face
+        read_working_image(exemplar)
+    portraits = None
+    if request.stylizer == "folder":
+        portraits = Path(request.portraits or "")
+        if request.portraits is None or not portraits.is_dir():
+            raise InputError(
+                "The folder stylizer needs --portraits with an existing folder of NNNN.png.",
+                "no_portraits",
+            )
+    return Style(
+        name=request.style or _default_style_name(exemplar),
+        exemplar=exemplar,
+        exemplar_sha256=file_hash(exemplar),
+        stylizer=request.stylizer,
+        portraits=portraits,
+        portraits_sha256=None if portraits is None else file_hash(portraits),
+        settings=settings,
+    )
+
+
+def _default_style_name(exemplar: Path) -> str:
+    """The file's name, or its folder's when the file is just called "exemplar"."""
+    plain = exemplar.stem.lower() in ("exemplar", "style", "image", "portrait")
+    return exemplar.resolve().parent.name if plain else exemplar.stem
+
+
+def _record_style(job: JobFolder, style: Style, wanted: str | None) -> Style:
+    """Write the style into ``job.json`` and keep a copy of its exemplar for later resumes."""
+    description = {
+        "exemplar_sha256": style.exemplar_sha256,
+        "stylizer": style.stylizer,
+        "portraits": None if style.portraits is None else str(style.portraits.resolve()),
+        "portraits_sha256": style.portraits_sha256,
+        "settings": dataclasses.asdict(style.settings),
+    }
+    name = job.free_style_name(style.name, description) if wanted is None else style.name
+    job.add_style(name, description)
+    kept = job.style(name) / f"exemplar{style.exemplar.suffix.lower()}"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(style.exemplar, kept)
+    return dataclasses.replace(style, name=name, exemplar=kept)
+
+
+def _stored_settings(job: JobFolder) -> JobSettings:
+    return from_dict(JobSettings, job.description["settings"])
+
+
+def _stored_style(job: JobFolder, name: str) -> Style:
+    stored = job.description["styles"][name]
+    kept = sorted(job.style(name).glob("exemplar.*"))
+    if not kept:
+        raise InputError(f"The exemplar of style '{name}' is gone from the job folder.", "no_file")
+    portraits = stored["portraits"]
+    return Style(
+        name=name,
+        exemplar=kept[0],
+        exemplar_sha256=stored["exemplar_sha256"],
+        stylizer=stored["stylizer"],
+        portraits=None if portraits is None else Path(portraits),
+        portraits_sha256=stored["portraits_sha256"],
+        settings=from_dict(StyleSettings, stored["settings"]),
+    )
+
+
+# -- which steps ------------------------------------------------------------------------------
+
+
+def step_keys(job: JobFolder, settings: JobSettings, style: Style | None) -> dict[str, str]:
+    """The key of every step: what it depends on, hashed, in the order of the steps."""
+    keys = {"capture": step_key("capture", job.description["capture"]["sha256"], settings.capture)}
+    keys["prior"] = step_key("prior", keys["capture"], settings.prior)
+    if style is None:
+        return keys
+    chosen = style.settings
+    keys["portraits"] = step_key(
+        "portraits",
+        keys["prior"],
+        style.exemplar_sha256,
+        style.stylizer,
+        style.portraits_sha256,
+        chosen.stylize,
+    )
+    keys["geometry"] = step_key("geometry", keys["portraits"], chosen.geometry)
+    keys["texture"] = step_key("texture", keys["geometry"], chosen.texture)
+    keys["asset"] = step_key("asset", keys["texture"], chosen.asset)
+    return keys
+
+
+def step_folders(job: JobFolder, style: Style | None) -> dict[str, Path]:
+    """Where every step keeps what it made."""
+    folders = {"capture": job.capture, "prior": job.prior}
+    if style is not None:
+        base = job.style(style.name)
+        folders |= {
+            "portraits": base / "portraits2d",
+            "geometry": base / "geometry",
+            "texture": base / "texture",
+            "asset": base / "result",
+        }
+    return folders
+
+
+def unfinished(job: JobFolder, settings: JobSettings, style: Style | None) -> list[str]:
+    """Names of the steps that are not finished yet."""
+    folders = step_folders(job, style)
+    keys = step_keys(job, settings, style)
+    return [name for name, key in keys.items() if finished_step(folders[name], key) is None]
