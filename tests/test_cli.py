@@ -152,7 +152,7 @@ def test_bad_options(capsys, tmp_path, exemplar, noise_video, arguments, word):
     assert not job.exists()
 
 
-@pytest.mark.parametrize("command", [["resume"], ["restyle"]])
+@pytest.mark.parametrize("command", [["resume"], ["restyle"], ["refine"]])
 def test_commands_on_a_folder_without_a_job(capsys, tmp_path, exemplar, command):
     extra = [exemplar] if command == ["restyle"] else []
     assert_one_sentence(*run(capsys, *command, tmp_path, *extra), "no job")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from . import __version__
+from .cli_portraits import add_portraits_command
 from .cli_result import add_result_commands
 from .errors import (
     EXIT_CANCELLED,
@@ -92,11 +93,13 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_stylize(commands)
     _add_reconstruct(commands)
     _add_restyle(commands)
+    _add_refine(commands)
     _add_resume(commands)
     _add_demo(commands)
     _add_evaluate(commands)
     _add_settings(commands)
     add_result_commands(commands)
+    add_portraits_command(commands)
     doctor = commands.add_parser(
         "doctor", help="what is installed, what is missing and how to get it"
     )
@@ -140,6 +143,17 @@ def _add_restyle(commands: _Commands) -> None:
     parser.add_argument("exemplar", metavar="EXEMPLAR", help="one stylized portrait image")
     _add_run_options(parser, preset=False)
     _add_style_options(parser)
+    parser.set_defaults(run=_run_job)
+
+
+def _add_refine(commands: _Commands) -> None:
+    parser = commands.add_parser("refine", help="a finished style again, trained longer")
+    parser.add_argument("job", metavar="JOB", type=Path, help="job folder of an earlier run")
+    parser.add_argument("--style", help="which style; default: the last one")
+    parser.add_argument(
+        "--longer", type=float, default=2.0, help="how many times as long (default 2)"
+    )
+    _add_run_options(parser, preset=False)
     parser.set_defaults(run=_run_job)
 
 
@@ -193,7 +207,12 @@ def _add_run_options(
 
 
 def _add_style_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--stylizer", default="builtin", help="builtin or folder")
+    parser.add_argument(
+        "--stylizer",
+        default="builtin",
+        help="builtin, folder (see --portraits), dct-net, vtoonify, onnx or command"
+        " (see the adapter settings)",
+    )
     parser.add_argument(
         "--portraits", help="for the folder stylizer: NNNN.png, NNNN the source frame"
     )
@@ -219,6 +238,7 @@ def _run_job(options: argparse.Namespace) -> int:
         strength=getattr(options, "strength", None),
         style=getattr(options, "style", None),
         overrides=tuple(getattr(options, "overrides", ())),
+        longer=getattr(options, "longer", 2.0),
     )
     result = run_request(request, options.job, signals=True)
     sys.stdout.write(f"{result}\n")

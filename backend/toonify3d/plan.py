@@ -9,13 +9,15 @@ from pathlib import Path
 
 from .capture.pipeline import check_source
 from .errors import InputError
+from .portrait2d.adapters.base import open_stylizer
+from .portrait2d.adapters.settings import AdapterSettings, absolute_paths
 from .portrait2d.exemplar import load_exemplar, read_working_image
 from .service.job import JobFolder, file_hash, finished_step, step_key
 from .service.request import Request
 from .settings import JobSettings, StyleSettings, apply_overrides, preset_settings
 from .settings_doc import from_dict
 
-STYLIZERS = ("builtin", "folder")
+STYLIZERS = ("builtin", "folder", "dct-net", "vtoonify", "onnx", "command")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ def prepare(request: Request, job: JobFolder) -> tuple[JobSettings, Style | None
         "stylize": _prepare_stylize,
         "reconstruct": _prepare_reconstruct,
         "restyle": _prepare_restyle,
+        "refine": _prepare_refine,
         "resume": _prepare_resume,
     }[request.command](request, job)
 
@@ -73,6 +76,29 @@ def _prepare_restyle(request: Request, job: JobFolder) -> tuple[JobSettings, Sty
     _, style_settings = _with_overrides(settings, request)
     style = _style_from_request(request, style_settings)
     return settings, _record_style(job, style, request.style)
+
+
+def _prepare_refine(request: Request, job: JobFolder) -> tuple[JobSettings, Style | None]:
+    """A new style: an earlier one with longer stages II and III, from the same portraits."""
+    if not request.longer > 1.0:
+        raise InputError("--longer must be above 1.", "bad_setting")
+    settings = _stored_settings(job)
+    names = [request.style] if request.style is not None else list(job.description["styles"])[-1:]
+    if not names or names[0] not in job.description["styles"]:
+        raise InputError(f"The job has no style {names[0] if names else 'to refine'}.", "no_style")
+    style = _stored_style(job, names[0])
+    changed = [
+        f"{name}.steps={round(request.longer * getattr(style.settings, name).steps)}"
+        for name in ("geometry", "texture")
+    ]
+    _, longer = apply_overrides(settings, style.settings, [*changed, *request.overrides])
+    refined = _record_style(
+        job, dataclasses.replace(style, name=f"{style.name}-refined", settings=longer), None
+    )
+    source, target = (job.style(name) / "portraits2d" for name in (style.name, refined.name))
+    if source.is_dir() and not target.exists():  # the same pictures: its step is then finished
+        shutil.copytree(source, target)
+    return settings, refined
 
 
 def _prepare_resume(request: Request, job: JobFolder) -> tuple[JobSettings, Style | None]:
@@ -122,6 +148,9 @@ def _style_from_request(request: Request, settings: StyleSettings) -> Style:
         load_exemplar(exemplar)
     else:  # takes only the palette from the exemplar, so it needs no face
         read_working_image(exemplar)
+        if request.stylizer != "folder":
+            settings = dataclasses.replace(settings, adapter=absolute_paths(settings.adapter))
+            open_stylizer(request.stylizer, settings.adapter, "cpu")
     portraits = None
     if request.stylizer == "folder":
         portraits = Path(request.portraits or "")
@@ -203,11 +232,18 @@ def step_keys(job: JobFolder, settings: JobSettings, style: Style | None) -> dic
         style.stylizer,
         style.portraits_sha256,
         chosen.stylize,
+        *(() if style.stylizer in ("builtin", "folder") else (_adapter_key(chosen.adapter),)),
     )
     keys["geometry"] = step_key("geometry", keys["portraits"], chosen.geometry)
     keys["texture"] = step_key("texture", keys["geometry"], chosen.texture)
     keys["asset"] = step_key("asset", keys["texture"], chosen.asset)
     return keys
+
+
+def _adapter_key(adapter: AdapterSettings) -> tuple[object, str | None]:
+    """The adapter's settings and the contents of its weights."""
+    model = Path(adapter.checkout, adapter.model)
+    return adapter, file_hash(model) if adapter.model and model.exists() else None
 
 
 def step_folders(job: JobFolder, style: Style | None) -> dict[str, Path]:

@@ -65,6 +65,21 @@ def test_a_component_weight_of_zero_leaves_only_that_component():
     assert np.abs(moves["oval"]).max() > 0.02
 
 
+def test_the_jaw_has_a_weight_of_its_own():
+    face = face_landmarks()
+    style = face.copy()
+    style[list(lm.FACE_OVAL), 0] *= 1.3
+    plain = shape.target_offsets(face, style, StylizeSettings())["oval"]
+    kept = shape.target_offsets(face, style, StylizeSettings(jaw_weight=0.0))["oval"]
+    height = face[list(lm.FACE_OVAL), 1]
+    upper = height > height.mean()
+    assert np.array_equal(kept[upper], plain[upper])
+    low = height < np.quantile(height, 0.2)
+    assert np.abs(kept[low]).max() < 1e-9 < np.abs(plain[low]).max()
+    only_jaw = shape.target_offsets(face, style, StylizeSettings(oval_weight=0.0))["oval"]
+    assert np.allclose(only_jaw[low], plain[low]) and np.abs(only_jaw[upper]).max() < 1e-9
+
+
 def test_a_smile_is_not_transferred_unless_asked():
     face = face_landmarks()
     style = face.copy()

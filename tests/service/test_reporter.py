@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -112,3 +113,10 @@ def test_progress_never_goes_back_within_a_stage(tmp_path):
     reporter.update(0.2)
     reporter.warn("stepped back")
     assert status_of(tmp_path)["step_fraction"] == 0.6
+
+
+def test_preview_pictures_are_small(tmp_path):
+    reporter = Reporter(tmp_path, [("prior", 1.0)], Listener())
+    reporter.preview(np.full((996, 1992, 3), 7, np.uint8))
+    picture = cv2.imread(str(tmp_path / "preview" / "current.png"))
+    assert picture.shape == (256, 512, 3)

@@ -13,6 +13,8 @@ class StylizeSettings:
     """Shape change, 0 (the person's own shape) to 1.5 (beyond the exemplar's proportions)."""
     oval_weight: float = 1.0
     """Share of the shape change that the outline of face and head takes, 0 to 2."""
+    jaw_weight: float = 1.0
+    """Share of the shape change that the outline takes below the mouth (jaw and chin), 0 to 2."""
     eyes_weight: float = 1.0
     """Share of the shape change that the eyes take, 0 to 2."""
     brows_weight: float = 1.0
@@ -41,5 +43,5 @@ class StylizeSettings:
     """Colourfulness of the clothes against the photo."""
 
     def component_weight(self, component: str) -> float:
-        """The weight of ``"oval"``, ``"eyes"``, ``"brows"``, ``"nose"`` or ``"mouth"``."""
+        """The weight of ``oval``, ``jaw``, ``eyes``, ``brows``, ``nose`` or ``mouth``."""
         return float(getattr(self, f"{component}_weight"))

@@ -227,7 +227,7 @@ def _component(
     settings: StylizeSettings,
 ) -> FloatArray:
     kind = _SETTING[name]
-    amount = settings.strength * settings.component_weight(kind)
+    amount = settings.strength * _weights(base, kind, settings)
     base_center, style_center = base.mean(0), style.mean(0)
     spread = np.abs(base - base_center)[:, :2].mean(0)
     ratio = np.abs(style - style_center)[:, :2].mean(0) / np.maximum(spread, 1e-6)
@@ -247,5 +247,19 @@ def _component(
         rho = settings.expression
     moves = (own - own.mean(0)) * (scale3**amount - 1) + amount * (offset + rho * residual)
     length = np.linalg.norm(moves, axis=1, keepdims=True)
-    limit = _MAX_MOVE * max(1.0, amount)
+    limit = _MAX_MOVE * np.maximum(1.0, amount)
     return np.asarray(moves * np.minimum(1.0, limit / np.maximum(length, 1e-9)))
+
+
+def _weights(base: FloatArray, kind: str, settings: StylizeSettings) -> FloatArray:
+    """The weight of every landmark of a component, ``(n, 1)``.
+
+    The outline's own weight passes over into the jaw's between half way down and the chin.
+    """
+    own = np.full((len(base), 1), settings.component_weight(kind))
+    if kind != "oval":
+        return own
+    low, high = base[:, 1].min(), base[:, 1].max()
+    down = (high - base[:, 1:2]) / max(high - low, 1e-9)
+    jaw = np.clip((down - 0.5) / 0.25, 0.0, 1.0)
+    return np.asarray(own + (settings.component_weight("jaw") - own) * jaw * jaw * (3 - 2 * jaw))

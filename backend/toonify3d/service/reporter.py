@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
@@ -20,6 +21,8 @@ from ..files import write_image, write_json
 
 STATUS_INTERVAL = 0.5
 PREVIEW_INTERVAL = 2.0
+PREVIEW_SIDE = 512
+"""Blender decodes preview pictures between two of its frames: at most so many pixels wide."""
 
 
 class Listener(Protocol):
@@ -130,7 +133,7 @@ class Reporter:
         if now - self._last_preview < PREVIEW_INTERVAL:
             return
         self._last_preview = now
-        write_image(self._root / "preview" / "current.png", image)
+        write_image(self._root / "preview" / "current.png", _small(image))
         self._preview = "preview/current.png"
         if self._listener is not None:
             self._listener.send_preview(self._preview)
@@ -242,3 +245,12 @@ def cancel_on_signals(reporter: Reporter) -> None:
 
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGTERM, handle)
+
+
+def _small(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """``image`` shrunk to at most :data:`PREVIEW_SIDE` pixels on its longer side."""
+    scale = PREVIEW_SIDE / max(image.shape[:2])
+    if scale >= 1.0:
+        return image
+    size = [max(1, round(scale * side)) for side in (image.shape[1], image.shape[0])]
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

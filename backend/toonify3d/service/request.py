@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError
 
-COMMANDS = ("stylize", "reconstruct", "restyle", "resume")
+COMMANDS = ("stylize", "reconstruct", "restyle", "refine", "resume")
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Request:
     """One job to run."""
 
     command: str
-    """One of stylize, reconstruct, restyle, resume."""
+    """One of stylize, reconstruct, restyle, refine, resume."""
     capture: str | None = None
     """Video file or folder of images (stylize, reconstruct)."""
     exemplar: str | None = None
@@ -27,15 +27,18 @@ class Request:
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     stylizer: str = "builtin"
-    """How the 2D portraits are made: builtin, or folder (see portraits)."""
+    """How the 2D portraits are made: builtin, folder (see portraits), dct-net, vtoonify, onnx or
+    command (see the adapter settings)."""
     portraits: str | None = None
     """Folder of stylized frames NNNN.png, NNNN the source frame, for the folder stylizer."""
     strength: float | None = None
     """How far the shape goes towards the exemplar, 0 to 1.5; None keeps the preset's."""
     style: str | None = None
-    """Name of the style's folder; None takes the exemplar's name."""
+    """Name of the style's folder; None takes the exemplar's name (refine: the last style)."""
     overrides: tuple[str, ...] = ()
     """Further settings as NAME=VALUE, as 'toonify3d settings' lists them."""
+    longer: float = 2.0
+    """How many times as long stages II and III train (refine), above 1."""
 
 
 def load_request(path: Path) -> Request:
