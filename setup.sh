@@ -56,4 +56,15 @@ fi
 # torch first and alone: an unpinned torch reached through another package would be another build.
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".${extra:+[$extra]}"
+
+# --- for the tests: older Blender versions, each in a small environment of its own; a real window --
+older_blender() {  # FOLDER VERSION
+    "$1/bin/python" -c "import importlib.util as u, sys; sys.exit(u.find_spec('bpy') is None)" 2>/dev/null && return
+    "$python" -m venv "$1" && "$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir \
+        --no-deps "bpy==$2" "numpy==1.26.4" || echo "setup: bpy $2 cannot be had; its tests will be skipped" >&2
+}
+if [ "$extra" = test ]; then
+    older_blender .venv-bpy45 4.5.15
+    older_blender .venv-bpy42 4.2.23
+fi
 echo "setup: done; the command is .venv/bin/toonify3d"

@@ -16,3 +16,14 @@ def extension_zip(tmp_path_factory):
     import build_addon
 
     return build_addon.build(tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(params=["5.0", "4.5", "4.2"])
+def version(request):
+    """Each Blender version that the add-on supports and that is installed here."""
+    import harness
+
+    reason = harness.missing_bpy(request.param)
+    if reason:
+        pytest.skip(reason)
+    return request.param

@@ -100,14 +100,14 @@ def test_blender_refuses_a_broken_zip(extension_zip, tmp_path):
         build_addon.validate(broken, build_addon.blender_ext())
 
 
-@needs_bpy
-def test_install_use_upgrade_disable(extension_zip, tmp_path):
+def test_install_use_upgrade_disable(extension_zip, tmp_path, version):
     wheels, environment = tmp_path / "wheels", tmp_path / "Ünï çødé 空間"
     _write_wheel(wheels)
     (wheels / "requirements.txt").write_text("tinytoon==1.0\n")
     result = run_in_bpy(
         "extension",
         tmp_path,
+        version=version,
         zip=str(extension_zip),
         python=sys.executable,
         wheels=str(wheels),
@@ -137,11 +137,10 @@ def test_install_use_upgrade_disable(extension_zip, tmp_path):
     assert result["drawn"]["TOONIFY3D_PT_main"] > 8 and result["preferences_drawn"] > 8
 
 
-@needs_bpy
-def test_result_in_the_scene(extension_zip, tmp_path):
+def test_result_in_the_scene(extension_zip, tmp_path, version):
     folder = tmp_path / "Ünï çødé 空間"
     folder.mkdir()
-    result = run_in_bpy("scene", tmp_path, zip=str(extension_zip), folder=str(folder))
+    result = run_in_bpy("scene", tmp_path, version=version, zip=str(extension_zip), folder=str(folder))
     assert result["counts"] == result["expected"]
     assert result["moved"] == 0.0 and result["identity"] and result["smooth"]
     assert result["name"] == "Ünï çødé 空間" == result["collection"][0]
