@@ -17,6 +17,7 @@ from .devices import resolve_device
 from .errors import CancelledError, InputError, ToonifyError
 from .meshes import load_mesh, save_mesh
 from .plan import Style, prepare, step_folders, step_keys, unfinished
+from .portrait2d.adapters.base import open_stylizer, stylize_with
 from .portrait2d.exemplar import read_working_image
 from .portrait2d.folder import load_folder_views
 from .portrait2d.pipeline import stylize_views
@@ -141,6 +142,9 @@ def _style_steps(context: RunContext, scene: Scene, settings: JobSettings, style
             made = load_folder_views(
                 scene, style.portraits, style.exemplar, chosen.stylize, reporter, folder
             )
+        elif style.stylizer != "builtin":
+            stylizer = open_stylizer(style.stylizer, chosen.adapter, device)
+            made = stylize_with(stylizer, scene, folder, chosen.stylize, reporter)
         else:
             made = stylize_views(
                 scene, prior_mesh, style.exemplar, folder, chosen.stylize, reporter

@@ -13,9 +13,15 @@ from dataclasses import dataclass, field
 from .asset.settings import AssetSettings
 from .capture.settings import CaptureSettings
 from .errors import InputError
+from .portrait2d.adapters.settings import AdapterSettings
 from .portrait2d.settings import StylizeSettings
 from .settings_doc import override
-from .training.adaption_settings import GeometryAdaptionSettings, TextureAdaptionSettings
+from .training.adaption_settings import (
+    PAPER_GEOMETRY,
+    PAPER_TEXTURE,
+    GeometryAdaptionSettings,
+    TextureAdaptionSettings,
+)
 from .training.settings import PRESETS as PRIOR_PRESETS
 from .training.settings import PriorSettings
 
@@ -43,6 +49,8 @@ class StyleSettings:
 
     stylize: StylizeSettings = field(default_factory=StylizeSettings)
     """The 2D portraits."""
+    adapter: AdapterSettings = field(default_factory=AdapterSettings)
+    """The user's own 2D stylizer."""
     geometry: GeometryAdaptionSettings = field(default_factory=GeometryAdaptionSettings)
     """Stage II."""
     texture: TextureAdaptionSettings = field(default_factory=TextureAdaptionSettings)
@@ -89,12 +97,16 @@ def _capture(name: str) -> CaptureSettings:
 
 
 def _geometry(name: str) -> GeometryAdaptionSettings:
-    steps = {"tiny": 30, "preview": 500, "standard": 1500, "high": 3000, "paper": 200_000}[name]
+    if name == "paper":
+        return PAPER_GEOMETRY
+    steps = {"tiny": 30, "preview": 500, "standard": 1500, "high": 3000}[name]
     return GeometryAdaptionSettings(steps=steps)
 
 
 def _texture(name: str) -> TextureAdaptionSettings:
-    steps = {"tiny": 30, "preview": 500, "standard": 1500, "high": 3000, "paper": 50_000}[name]
+    if name == "paper":
+        return PAPER_TEXTURE
+    steps = {"tiny": 30, "preview": 500, "standard": 1500, "high": 3000}[name]
     return TextureAdaptionSettings(steps=steps)
 
 

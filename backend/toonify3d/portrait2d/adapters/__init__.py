@@ -1,0 +1,1 @@
+"""2D stylizers that bring their own weights or programs: DCT-Net, VToonify, ONNX, a command."""
