@@ -66,5 +66,6 @@ older_blender() {  # FOLDER VERSION
 if [ "$extra" = test ]; then
     older_blender .venv-bpy45 4.5.15
     older_blender .venv-bpy42 4.2.23
+    tests/blender/window/setup.sh "$PWD/.window-chroot"
 fi
 echo "setup: done; the command is .venv/bin/toonify3d"

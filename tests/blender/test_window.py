@@ -7,32 +7,39 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from harness import ROOT
 
-CHROOT = Path(os.environ.get("TOONIFY3D_BLENDER_CHROOT", "/nonexistent"))
+CHROOT = Path(os.environ.get("TOONIFY3D_BLENDER_CHROOT", ROOT / ".window-chroot"))
 TOOLS = ("Xvfb", "xdotool", "import", "chroot")
-DISPLAY = ":77"
-BUTTON = ("898", "251")  # "Stylize Avatar" in Blender 4.3.2 at 1280 x 900
-
-pytestmark = [
-    pytest.mark.skipif(
-        not (CHROOT / "usr/bin/blender").exists(),
-        reason="set TOONIFY3D_BLENDER_CHROOT to a folder made by tests/blender/window/setup.sh",
-    ),
-    pytest.mark.skipif(
-        any(shutil.which(tool) is None for tool in TOOLS), reason=f"needs {', '.join(TOOLS)}"
-    ),
-]
+SIZE = (1400, 1000)
+INSIDE = "/tmp/toonify-window"
+PINK = (250, 60, 90)  # the fake result's texture
 
 
-def blender(*arguments, **variables):
+def why_not():
+    """Why there is no window here; empty when there is one."""
+    if not (CHROOT / "usr/bin/blender").exists():
+        reason = CHROOT.with_name(CHROOT.name + ".reason")
+        said = reason.read_text().strip() if reason.exists() else "run ./setup.sh test"
+        return f"no Blender in {CHROOT}: {said}"
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if missing:
+        return f"needs {', '.join(missing)}"
+    return "" if os.geteuid() == 0 else "a chroot needs root"
+
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+
+
+def blender(display, *arguments, **variables):
     given = {
         "HOME": "/root",
-        "DISPLAY": DISPLAY,
+        "DISPLAY": display,
         "LIBGL_ALWAYS_SOFTWARE": "1",
         "LANG": "C.UTF-8",
-        "BLENDER_USER_RESOURCES": "/tmp/toonify-user",
+        "BLENDER_USER_RESOURCES": f"{INSIDE}/user",
         **variables,
     }
     pairs = [f"{name}={value}" for name, value in given.items()]
@@ -41,59 +48,82 @@ def blender(*arguments, **variables):
 
 @pytest.fixture
 def screen():
-    command = ["Xvfb", DISPLAY, "-screen", "0", "1280x900x24", "+extension", "GLX", "+render"]
-    with subprocess.Popen([*command, "-noreset", "-nolisten", "tcp"]) as server:
-        time.sleep(1.5)
-        yield dict(os.environ, DISPLAY=DISPLAY)
+    """A virtual screen on a free display number, which Xvfb chooses and tells."""
+    reader, writer = os.pipe()
+    screen = f"{SIZE[0]}x{SIZE[1]}x24"
+    command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", screen, "+extension", "GLX"]
+    with subprocess.Popen([*command, "-noreset", "-nolisten", "tcp"], pass_fds=(writer,)) as server:
+        os.close(writer)
+        with os.fdopen(reader) as told:
+            number = told.readline().strip()
+        assert number, "Xvfb did not start"
+        yield f":{number}"
         server.terminate()
 
 
 @pytest.fixture
 def stage(extension_zip):
     """Everything that the window needs, inside the chroot."""
-    folder = CHROOT / "tmp" / "toonify-window"
+    folder = CHROOT / INSIDE.lstrip("/")
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.rmtree(CHROOT / "tmp" / "toonify-user", ignore_errors=True)
-    folder.mkdir()
+    folder.mkdir(parents=True)
     here = ROOT / "tests" / "blender"
     for path in (here / "fake_worker.py", here / "window" / "drive.py", extension_zip):
         shutil.copy(path, folder)
     (folder / "capture.mp4").write_bytes(b"film")
-    (folder / "exemplar.png").write_bytes(b"picture")
+    shutil.copy(ROOT / "assets" / "demo" / "exemplar_glossy.png", folder / "exemplar.png")
     python = folder / "python"
-    worker = "/tmp/toonify-window/fake_worker.py"
-    python.write_text(f'#!/bin/sh\nFAKE_PACE=0.1 exec /usr/bin/python3 {worker} "$@"\n')
+    worker = f"{INSIDE}/fake_worker.py"
+    (folder / "pace").write_text("0.4")  # slow enough to find the Cancel button in time
+    pace = f"FAKE_PACE=$(cat {INSIDE}/pace)"
+    python.write_text(f'#!/bin/sh\n{pace} exec /usr/bin/python3 {worker} "$@"\n')
     python.chmod(0o755)
     return folder
 
 
-def serve(process, stage, environment, seconds=150):
-    """Take the pictures that the window asks for, and click the button."""
+def serve(process, stage, display, seconds=200):
+    """Take the pictures that the window asks for, and click where its pointer is."""
+    environment = dict(os.environ, DISPLAY=display)
     deadline = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < deadline:
         for want in stage.glob("*.want"):
             time.sleep(0.7)
-            target, part = want.with_suffix(".png"), stage / "part.png"
+            part = stage / "part.png"
             subprocess.run(["import", "-window", "root", str(part)], env=environment, check=True)
-            part.rename(target)
+            part.rename(want.with_suffix(".png"))
             want.unlink()
-            if want.stem == "1-ready":
-                for action in (["mousemove", *BUTTON], ["click", "1"]):
-                    subprocess.run(["xdotool", *action], env=environment, check=True)
-                    time.sleep(0.3)
+        for want in stage.glob("*.click"):
+            subprocess.run(["xdotool", "click", "1"], env=environment, check=True)
+            want.with_suffix(".clicked").touch()
+            want.unlink()
         time.sleep(0.1)
 
 
+def picture(stage, name):
+    """A screenshot, ``(height, width, 3)`` RGB."""
+    import cv2
+
+    image = cv2.imread(str(stage / f"{name}.png"))
+    assert image is not None, f"no picture {name}"
+    return image[..., ::-1].astype(int)
+
+
+def looks_like_the_preview(pixels):
+    """How many pixels are of the fake worker's gradient: all reds and greens, blue 128."""
+    part = pixels[np.abs(pixels[..., 2] - 128) < 3]
+    kinds = {(red // 16, green // 16) for red, green, _ in part.reshape(-1, 3)}
+    return len(kinds)
+
+
 def test_stylize_avatar_in_a_window(screen, stage, extension_zip):
-    inside = "/tmp/toonify-window"
     install = blender(
-        "--command", "extension", "install-file", "-r", "user_default", "--enable",
-        f"{inside}/{extension_zip.name}",
+        screen, "--command", "extension", "install-file", "-r", "user_default", "--enable",
+        f"{INSIDE}/{extension_zip.name}",
     )  # fmt: skip
     subprocess.run(install, check=True, capture_output=True, timeout=120)
     command = blender(
-        "--window-geometry", "0", "0", "1280", "900", "--python", f"{inside}/drive.py",
-        GUI_OUT=inside, GUI_PYTHON=f"{inside}/python",
+        screen, "--window-geometry", "0", "0", *map(str, SIZE), "--python", f"{INSIDE}/drive.py",
+        GUI_OUT=INSIDE, GUI_PYTHON=f"{INSIDE}/python",
     )  # fmt: skip
     with (
         open(stage / "blender.log", "wb") as log,
@@ -106,8 +136,16 @@ def test_stylize_avatar_in_a_window(screen, stage, extension_zip):
     output = (stage / "blender.log").read_text("utf-8", "replace")
     assert (stage / "report.json").exists(), output[-2000:]
     report = json.loads((stage / "report.json").read_text())
+    assert "error" not in report, report["error"]
     assert "Traceback" not in output, output[-2000:]  # a broken draw() only prints
-    assert report["clicked"] and report["fractions"] > 3
+    assert report["clicked"] == ["toonify3d.stylize", "toonify3d.cancel", "toonify3d.resume"]
+    assert report["fractions"] > 3
     assert report["cancelled"][0] == "CANCELLED" and report["end"] == "DONE"
     assert report["objects"] == ["toon"]
-    assert len(list(stage.glob("*.png"))) == 5  # four pictures and the exemplar
+
+    ready, running = picture(stage, "1-ready"), picture(stage, "2-running")
+    assert looks_like_the_preview(running) > 100 > looks_like_the_preview(ready)
+    moved = np.abs(picture(stage, "3-running-later") - running).max(axis=-1) > 20
+    assert moved.sum() > 50  # the progress bar and its text
+    textured = np.abs(picture(stage, "5-imported") - PINK).max(axis=-1) < 12
+    assert textured.mean() > 0.02, "the imported avatar is not seen with its texture"

@@ -1,4 +1,4 @@
-"""Drives a real Blender window from a timer; the host takes the pictures and clicks."""
+"""Drives a real Blender window from a timer; the host takes the pictures and clicks the mouse."""
 
 import json
 import os
@@ -12,14 +12,53 @@ import bpy
 OUT = Path(os.environ["GUI_OUT"])
 MODULE = "bl_ext.user_default.toonify3d"
 bpy.context.preferences.view.show_splash = False
-report = {}
+report = {"clicked": []}
 
 
-def picture(name):
-    """Ask the host for a screenshot and wait for it."""
-    (OUT / f"{name}.want").write_text("")
-    while not (OUT / f"{name}.png").exists():
+def ask(name, suffix=".want", answer=".png"):
+    """Ask the host for something by a file, and wait until it has been done."""
+    (OUT / f"{name}{suffix}").write_text("")
+    while (OUT / f"{name}{suffix}").exists() or not (OUT / f"{name}{answer}").exists():
         yield 0.1
+
+
+def wait_until(condition, seconds):
+    """Wait for a condition; what does not come in time is an error with the condition's name."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"nothing came of it in {seconds} s: {condition.__name__}")
+        yield 0.05
+
+
+def click(operator):
+    """Find an operator's button as a person does, with the pointer, and have it clicked.
+
+    Blender tells which operator lies under the pointer (Copy Python Command), so no place in the
+    panel is fixed here.
+    """
+    window = bpy.context.window_manager.windows[0]
+    view = next(area for area in window.screen.areas if area.type == "VIEW_3D")
+    sidebar = next(region for region in view.regions if region.type == "UI")
+    wanted = f"bpy.ops.{operator}("
+    start = time.monotonic()
+    top, bottom = sidebar.y + sidebar.height - 20, sidebar.y + 10
+    for fraction, step in ((0.45, 17), (0.45, 9), (0.2, 13), (0.7, 13)):
+        for y in range(top, bottom, -step):
+            window.cursor_warp(sidebar.x + int(fraction * sidebar.width), y)
+            yield 0.03
+            bpy.context.window_manager.clipboard = ""
+            try:
+                with bpy.context.temp_override(window=window, area=view, region=sidebar):
+                    bpy.ops.ui.copy_python_command_button()
+            except RuntimeError:
+                continue  # no button here
+            if bpy.context.window_manager.clipboard.startswith(wanted):
+                yield from ask(operator, ".click", ".clicked")
+                report["clicked"].append(operator)
+                report.setdefault("found_s", []).append(time.monotonic() - start)
+                return
+    raise LookupError(f"no button for {operator} in the sidebar")
 
 
 def steps():
@@ -28,6 +67,7 @@ def steps():
     window = bpy.context.window_manager.windows[0]
     view = next(area for area in window.screen.areas if area.type == "VIEW_3D")
     view.spaces[0].show_region_ui = True
+    view.spaces[0].overlay.show_overlays = False  # drawn by software here, at every redraw
     yield 0.7
     sidebar = next(region for region in view.regions if region.type == "UI")
     sidebar.active_panel_category = "Toonify"
@@ -40,41 +80,50 @@ def steps():
     settings.output = str(OUT / "jobs")
     view.tag_redraw()
     yield 0.5
-    yield from picture("1-ready")
-    deadline = time.monotonic() + 15
-    while session.queue.current is None and time.monotonic() < deadline:
-        yield 0.1
-    report["clicked"] = session.queue.current is not None
+    yield from ask("1-ready")
+
+    yield from click("toonify3d.stylize")
+    yield from wait_until(lambda: session.queue.current is not None, 20)
     job, fractions = session.queue.current, set()
-    while not (job.status and job.status.fraction > 0.35):
+
+    def third_done():
         fractions.add(job.status.fraction if job.status else None)
-        yield 0.05
+        return job.status is not None and job.status.fraction > 0.35
+
+    yield from wait_until(third_done, 60)
     report["fractions"] = len(fractions)
-    yield from picture("2-running")
+    yield from ask("2-running")
+    yield 1.0
+    yield from ask("3-running-later")
+
+    yield from click("toonify3d.cancel")
     start = time.monotonic()
-    with bpy.context.temp_override(window=window, area=view):
-        bpy.ops.toonify3d.cancel("INVOKE_DEFAULT")
-    while not job.state.finished:
-        yield 0.05
+    yield from wait_until(lambda: job.state.finished, 20)
     report["cancelled"] = [job.state.name, time.monotonic() - start]
     yield 0.3
-    yield from picture("3-cancelled")
-    with bpy.context.temp_override(window=window, area=view):
-        bpy.ops.toonify3d.resume("INVOKE_DEFAULT")
+    yield from ask("4-cancelled")
+
+    (OUT / "pace").write_text("0.03")
+    yield from click("toonify3d.resume")
+    yield from wait_until(lambda: session.queue.current is not job, 20)
     job = session.queue.current
-    while not job.state.finished or job.active:
-        yield 0.1
+    yield from wait_until(lambda: job.state.finished and not job.active, 60)
     report["end"] = job.state.name
     yield 0.5
+    show_textures(window, view)
+    yield 2.0
+    yield from ask("5-imported")
+    report["objects"] = [item.name for item in bpy.data.objects]
+
+
+def show_textures(window, view):
+    """The avatar from the front, with its textures and no lighting."""
     space = view.spaces[0]
-    space.shading.type, space.shading.color_type = "SOLID", "TEXTURE"
+    space.shading.type, space.shading.color_type, space.shading.light = "SOLID", "TEXTURE", "FLAT"
     region = next(item for item in view.regions if item.type == "WINDOW")
     with bpy.context.temp_override(window=window, area=view, region=region):
         bpy.ops.view3d.view_axis(type="FRONT")
         bpy.ops.view3d.view_selected()
-    yield 2.0
-    yield from picture("4-imported")
-    report["objects"] = [item.name for item in bpy.data.objects]
 
 
 def tick():
@@ -82,9 +131,10 @@ def tick():
     try:
         return next(running)
     except StopIteration:
-        (OUT / "report.json").write_text(json.dumps(report))
-    except Exception:  # noqa: BLE001 - reported on stderr, which the test reads
-        traceback.print_exc()
+        pass
+    except Exception:  # noqa: BLE001 - reported to the test
+        report["error"] = traceback.format_exc()
+    (OUT / "report.json").write_text(json.dumps(report))
     sys.stderr.flush()
     os._exit(0)
 
