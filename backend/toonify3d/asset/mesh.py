@@ -248,6 +248,18 @@ def adjacent_faces(faces: IntArray) -> tuple[IntArray, IntArray]:
     return order[:-1][twin] // 3, order[1:][twin] // 3
 
 
+def half_edge_twins(faces: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Both half-edges ``(P,)`` of every shared edge, and its end points ``(P, 2)``.
+
+    Half-edge ``3 f + k`` runs from corner ``k`` of face ``f`` to the next one.
+    """
+    order, _, twin = _sorted_edges(faces)
+    first, second = order[:-1][twin], order[1:][twin]
+    after = first // 3 * 3 + (first + 1) % 3
+    flat = faces.reshape(-1)
+    return first, second, np.stack([flat[first], flat[after]], axis=1)
+
+
 def fans(faces: IntArray) -> tuple[IntArray, IntArray]:
     """Fan ``(3F,)`` of every face corner, and the vertex of every fan.
 

@@ -94,6 +94,25 @@ def overlapping_texels(uv: FloatArray, triangles: IntArray, size: int) -> int:
     return total
 
 
+def overlapping_faces(uv: FloatArray, triangles: IntArray, size: int) -> IntArray:
+    """Pairs ``(P, 2)`` of triangles that lie over one another at a texel of a ``size`` square."""
+    corners = texel_corners(uv, triangles, size, size)
+    found = [np.zeros((0, 2), dtype=np.int64)]
+    for start in range(0, size, 1024):
+        rows = min(1024, size - start)
+        last, count = _run(corners, size, start, rows, OVERLAP_MARGIN, "cpu")
+        if (count > 1).any():
+            # The largest index wins, so turning the order round finds the smallest one.
+            first, _ = _run(corners[::-1], size, start, rows, OVERLAP_MARGIN, "cpu")
+            crowded = count > 1
+            found.append(
+                np.stack([len(corners) - 1 - first[crowded], last[crowded]], axis=1).astype(
+                    np.int64
+                )
+            )
+    return np.unique(np.concatenate(found), axis=0)
+
+
 def rasterize(
     uv: FloatArray,
     triangles: IntArray,

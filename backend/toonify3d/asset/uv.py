@@ -1,8 +1,8 @@
-"""The texture atlas: charts, flattening and packing by xatlas, the face with more texels.
+"""The texture atlas: a head in three charts, the face in one of them and with more texels.
 
-xatlas cuts where the surface bends. On a mesh from a level set that is everywhere: a scanned head
-of 30,000 triangles came out in 533 charts. It is therefore given a smoothed copy with the same
-triangles (102 charts there), and the coordinates hold for the real mesh just as well.
+The head is cut by :mod:`.cuts` and flattened by :mod:`.flatten`; xatlas packs. What is no disk
+(a shape with handles) is cut and flattened by xatlas itself, on a smoothed copy with the same
+triangles, because it cuts wherever a level set's ripples bend it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,21 @@ import xatlas
 from ..errors import TrainingError
 from ..progress import Progress
 from ..scene import FloatArray
-from .raster import overlapping_texels
+from .cuts import FACE, label_regions, pieces, seam_path, split_at
+from .flatten import flatten
+from .mesh import face_components, half_edge_twins
+from .raster import overlapping_faces, overlapping_texels
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-# More smoothing shrinks the ears into folds and the number of charts rises again (20: 102 charts,
-# 100: 177 on the scanned head).
+# Rounds of smoothing before xatlas cuts. More shrinks ears into folds (20: 102 charts on a scanned
+# head of 30,000 triangles, 100: 177).
 SMOOTHING_ROUNDS = 20
+# Texels along a chart's longer side when overlaps of its own border are looked for.
+OVERLAP_SIZE = 2048
+# Triangles round an overlap that are cut off with it.
+TAB_RINGS = 6
+TAB_TRIES = 64
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,23 @@ class Atlas:
     overlap: int
 
 
+@dataclass(frozen=True)
+class _Chart:
+    """Some faces of the mesh, flattened at the size they have in space.
+
+    Attributes:
+        rows: ``(f,)`` faces of the mesh.
+        source: ``(n,)`` mesh vertex behind each of the chart's vertices.
+        faces: ``(f, 3)`` the chart's vertices.
+        uv: ``(n, 2)``.
+    """
+
+    rows: IntArray
+    source: IntArray
+    faces: IntArray
+    uv: FloatArray
+
+
 def unwrap(
     vertices: FloatArray,
     faces: IntArray,
@@ -61,54 +86,193 @@ def unwrap(
     """Cut, flatten and pack a closed mesh.
 
     Args:
-        vertices: ``(V, 3)``.
+        vertices: ``(V, 3)``, Z up, the face along -Y.
         faces: ``(F, 3)``.
         size: Side of the texture in texels, for the padding.
         padding: Texels between charts.
         progress: Told how far it is.
-        face_region: ``(F,)`` triangles that get charts of their own with more texels.
+        face_region: ``(F,)`` triangles that get one chart of their own with more texels.
         face_density: How much more, along each side.
 
     Raises:
         TrainingError: xatlas could not unwrap the mesh.
     """
-    region = np.zeros(len(faces), bool) if face_region is None else np.asarray(face_region, bool)
-    smooth = _smoothed(vertices, faces)
-    progress.update(0.1, "unwrapping")
-    # Smoothing shrinks what bulges (the nose): undo that, or the face would lose texels.
-    shrunk = np.sqrt(_areas_3d(smooth, faces) / np.maximum(_areas_3d(vertices, faces), 1e-30))
-    scale = face_density
-    if region.any() and not region.all():
-        scale *= float(np.median(shrunk[~region]) / np.median(shrunk[region]))
-    atlas = _unwrap_parts(vertices, smooth, faces, region, scale, size, padding)
-    if atlas.face_density is not None and atlas.face_density < 0.97 * face_density:
-        progress.update(0.6, "unwrapping again with a larger face")
-        scale *= face_density / atlas.face_density
-        atlas = _unwrap_parts(vertices, smooth, faces, region, scale, size, padding)
+    labels = label_regions(vertices, faces, face_region)
+    seam = seam_path(vertices, faces, labels)
+    corners, source = split_at(faces, labels, seam)
+    charts: list[_Chart] = []
+    parts = pieces(corners)
+    for number, rows in enumerate(parts):
+        progress.update(0.9 * number / len(parts), "unwrapping")
+        charts += _flat_charts(vertices, source, corners, rows)
+    region = labels == FACE
+    scale = _face_scale(vertices, faces, charts, region, face_density)
+    scaled = [
+        _Chart(
+            c.rows, c.source, c.faces, _upright(vertices, c) * (scale if region[c.rows[0]] else 1)
+        )
+        for c in charts
+    ]
+    progress.update(0.9, "packing the texture")
+    atlas = _assemble(vertices, faces, scaled, region, size, padding)
     progress.update(1.0, "texture atlas ready")
     return atlas
 
 
-def _unwrap_parts(
+def _flat_charts(
+    vertices: FloatArray, source: IntArray, corners: IntArray, rows: IntArray
+) -> list[_Chart]:
+    """One piece as one chart, plus tabs where its border would overlap; or in xatlas' charts."""
+    used, faces = np.unique(corners[rows], return_inverse=True)
+    faces = faces.reshape(-1, 3).astype(np.int64)
+    uv = flatten(vertices[source[used]], faces)
+    if uv is None:
+        charts = _xatlas_charts(vertices, source[used], faces, rows)
+        return [part for chart in charts for part in _without_overlaps(chart)]
+    return _without_overlaps(_Chart(rows, source[used], faces, uv))
+
+
+def _without_overlaps(chart: _Chart) -> list[_Chart]:
+    """The chart, with parts of its border cut off until nothing overlaps.
+
+    Raises:
+        TrainingError: That does not end.
+    """
+    waiting, done = [chart], list[_Chart]()
+    for _ in range(TAB_TRIES):
+        if not waiting:
+            return done
+        part = waiting.pop()
+        tab = _overlapping_tab(part.uv, part.faces)
+        if tab is None or tab.all():
+            done.append(part)
+        else:
+            waiting += [_part(part, ~tab), _part(part, tab)]
+    raise TrainingError("The mesh could not be unwrapped without overlaps; use fewer faces.")
+
+
+def _part(chart: _Chart, kept: BoolArray) -> _Chart:
+    """Some faces ``(f,)`` of a chart as a chart."""
+    return _chart(chart.uv, chart.faces, kept, chart.rows, chart.source)
+
+
+def _chart(
+    uv: FloatArray, faces: IntArray, kept: BoolArray, rows: IntArray, source: IntArray
+) -> _Chart:
+    used, local = np.unique(faces[kept], return_inverse=True)
+    return _Chart(rows[kept], source[used], local.reshape(-1, 3).astype(np.int64), uv[used])
+
+
+def _overlapping_tab(uv: FloatArray, faces: IntArray) -> BoolArray | None:
+    """Faces ``(F,)`` to cut off so that one overlap of a chart's own border goes; None if clean.
+
+    SLIM keeps triangles from turning over, not distant parts of the border from each other. That
+    happens in the notch of a seam in a hollow, such as the back of the neck.
+    """
+    low = uv.min(axis=0)
+    unit = (uv - low) / np.ptp(uv, axis=0).max()
+    pairs = overlapping_faces(unit, faces, OVERLAP_SIZE if len(faces) > 5000 else 512)
+    if not len(pairs):
+        return None
+    first, second, _ = half_edge_twins(faces)
+    links = (first // 3, second // 3)
+    free = np.zeros(len(faces), dtype=bool)
+    free[pairs.reshape(-1)] = True
+    sides = np.zeros(len(faces), dtype=np.int64)
+    sides[pairs[0]] = 1, 2
+    free &= sides == 0
+    # Both sides grow at once along the faces that overlap, and meet at the notch's tip.
+    for _ in range(len(pairs)):
+        fresh = [_ring(sides == side, links) & free for side in (1, 2)]
+        if not (fresh[0] | fresh[1]).any():
+            break
+        sides[fresh[0]], sides[fresh[1] & ~fresh[0]] = 1, 2
+        free &= sides == 0
+    tab: BoolArray = sides == np.argmin(np.bincount(sides, minlength=3)[1:]) + 1
+    for _ in range(TAB_RINGS):
+        tab = _ring(tab, links)
+    return tab
+
+
+def _ring(region: BoolArray, links: tuple[IntArray, IntArray]) -> BoolArray:
+    """The region and every face beside it."""
+    out = region.copy()
+    out[links[0][region[links[1]]]] = True
+    out[links[1][region[links[0]]]] = True
+    return out
+
+
+def _xatlas_charts(
+    vertices: FloatArray, source: IntArray, faces: IntArray, rows: IntArray
+) -> list[_Chart]:
+    """Charts cut and flattened by xatlas, each at the size it has in space."""
+    smooth = _smoothed(vertices[source], faces)
+    atlas = xatlas.Atlas()
+    atlas.add_mesh(smooth.astype(np.float32), faces.astype(np.uint32))
+    atlas.generate(xatlas.ChartOptions(), xatlas.PackOptions())
+    if atlas.atlas_count != 1:
+        raise TrainingError("The mesh could not be unwrapped into one texture; use fewer faces.")
+    mapping, triangles, uv = atlas[0]
+    if len(triangles) != len(faces):
+        raise TrainingError("The mesh could not be unwrapped: triangles were lost.")
+    triangles, mapping = triangles.astype(np.int64), mapping.astype(np.int64)
+    flat = uv.astype(np.float64) * [atlas.width, atlas.height]
+    _, label = face_components(triangles)
+    out = []
+    for number in range(int(label.max()) + 1):
+        chart = _chart(flat, triangles, label == number, rows, source[mapping])
+        space = _areas_3d(vertices[chart.source], chart.faces).sum()
+        plane = float(_areas_2d(chart.uv[chart.faces]).sum())
+        grown = chart.uv * np.sqrt(space / max(abs(plane), 1e-30)) * [np.sign(plane) or 1.0, 1.0]
+        out.append(_Chart(chart.rows, chart.source, chart.faces, grown))
+    return out
+
+
+def _upright(vertices: FloatArray, chart: _Chart) -> FloatArray:
+    """The chart's UV turned so that what is up on the head is up in the texture."""
+    flat = chart.uv - chart.uv.mean(axis=0)
+    height = vertices[chart.source, 2]
+    up = flat.T @ (height - height.mean())
+    length = float(np.linalg.norm(up))
+    if length < 1e-12:
+        return np.asarray(flat)
+    c, s = up[1] / length, up[0] / length
+    return np.asarray(flat @ np.array([[c, s], [-s, c]]))
+
+
+def _face_scale(
     vertices: FloatArray,
-    smooth: FloatArray,
     faces: IntArray,
+    charts: list[_Chart],
     region: BoolArray,
-    scale: float,
+    face_density: float,
+) -> float:
+    """By how much the face's charts grow so that its median density is that of the rest's."""
+    if not region.any() or region.all():
+        return 1.0
+    density = np.zeros(len(faces))
+    for chart in charts:
+        density[chart.rows] = _density(vertices[chart.source], chart.faces, chart.uv)
+    return face_density * float(np.median(density[~region]) / np.median(density[region]))
+
+
+def _assemble(
+    vertices: FloatArray,
+    faces: IntArray,
+    charts: list[_Chart],
+    region: BoolArray,
     size: int,
     padding: int,
 ) -> Atlas:
-    """The atlas of the smoothed mesh with the triangles of ``region`` grown by ``scale``."""
-    parts = [(np.flatnonzero(region), scale), (np.flatnonzero(~region), 1.0)]
-    parts = [(rows, grown) for rows, grown in parts if len(rows)]
-    packed = _pack([(smooth * grown, faces[rows]) for rows, grown in parts], size, padding)
-    source = np.concatenate([part[0] for part in packed])
-    start = np.cumsum([0, *[len(part[0]) for part in packed]])
+    """Pack the charts into the unit square."""
+    uvs = _pack(charts, size, padding)
+    start = np.cumsum([0, *[len(chart.source) for chart in charts]])
     out = np.zeros_like(faces)
-    for (rows, _), (_, triangles, _, _), first in zip(parts, packed, start[:-1], strict=True):
-        out[rows] = triangles + first
-    uv = np.concatenate([part[2] for part in packed])
-    density = _density(vertices, faces, uv, out)
+    for chart, first in zip(charts, start[:-1], strict=True):
+        out[chart.rows] = chart.faces + first
+    source = np.concatenate([chart.source for chart in charts])
+    uv = np.concatenate(uvs)
+    density = _density(vertices[source], out, uv)
     ratio = None
     if region.any() and not region.all():
         ratio = float(np.median(density[region]) / np.median(density[~region]))
@@ -116,44 +280,34 @@ def _unwrap_parts(
         source=source,
         faces=out,
         uv=uv,
-        charts=packed[0][3],
-        utilization=float((density**2 * _areas_3d(vertices, faces)).sum()),
+        charts=len(charts),
+        utilization=float(np.abs(_areas_2d(uv[out])).sum()),
         face_density=ratio,
         overlap=overlapping_texels(uv, out, size),
     )
 
 
-def _pack(
-    meshes: list[tuple[FloatArray, IntArray]], size: int, padding: int
-) -> list[tuple[IntArray, IntArray, FloatArray, int]]:
-    """Per mesh: source vertices, triangles, uv in the unit square; and the number of charts."""
+def _pack(charts: list[_Chart], size: int, padding: int) -> list[FloatArray]:
+    """UV in the unit square of every chart, as xatlas places and turns it."""
     atlas = xatlas.Atlas()
-    used = []
-    for vertices, faces in meshes:
-        kept, compact = np.unique(faces, return_inverse=True)
-        used.append(kept)
-        atlas.add_mesh(vertices[kept].astype(np.float32), compact.reshape(-1, 3).astype(np.uint32))
+    for chart in charts:
+        atlas.add_uv_mesh(chart.uv.astype(np.float32), chart.faces.astype(np.uint32))
     pack = xatlas.PackOptions()
     pack.resolution, pack.padding, pack.bilinear = size, padding, True
+    # The charts stand upright, so that a painter sees the face the right way up.
+    pack.rotate_charts = pack.rotate_charts_to_axis = False
     atlas.generate(xatlas.ChartOptions(), pack)
     if atlas.atlas_count != 1:
         raise TrainingError("The mesh could not be unwrapped into one texture; use fewer faces.")
     # xatlas divides by its own width and height: undo that, so that texels stay square.
     extent = np.array([atlas.width, atlas.height], float) / max(atlas.width, atlas.height)
-    parts = []
-    for number, ((_, faces), kept) in enumerate(zip(meshes, used, strict=True)):
-        mapping, triangles, uv = atlas[number]
-        if len(triangles) != len(faces):
-            raise TrainingError("The mesh could not be unwrapped: triangles were lost.")
-        parts.append(
-            (
-                kept[mapping].astype(np.int64),
-                triangles.astype(np.int64),
-                uv.astype(np.float64) * extent,
-                int(atlas.chart_count),
-            )
-        )
-    return parts
+    out = []
+    for number, chart in enumerate(charts):
+        mapping, _, uv = atlas[number]
+        placed = np.zeros_like(chart.uv)
+        placed[mapping] = uv * extent
+        out.append(placed)
+    return out
 
 
 def _smoothed(vertices: FloatArray, faces: IntArray) -> FloatArray:
@@ -170,11 +324,9 @@ def _smoothed(vertices: FloatArray, faces: IntArray) -> FloatArray:
     return out
 
 
-def _density(
-    vertices: FloatArray, faces: IntArray, uv: FloatArray, triangles: IntArray
-) -> FloatArray:
-    """Linear UV units per metre ``(F,)``."""
-    flat = np.abs(_areas_2d(uv[triangles]))
+def _density(vertices: FloatArray, faces: IntArray, uv: FloatArray) -> FloatArray:
+    """Linear UV units per unit of length ``(F,)``."""
+    flat = np.abs(_areas_2d(uv[faces]))
     return np.asarray(np.sqrt(flat / np.maximum(_areas_3d(vertices, faces), 1e-30)))
 
 
