@@ -16,11 +16,11 @@ from toonify3d.capture.check import (
     Measured,
     Person,
     measure_capture,
-    parse_description,
     perceived_blur,
 )
 from toonify3d.capture.findings import judge
 from toonify3d.capture.landmarks import FaceLandmarks
+from toonify3d.capture.probe import VideoInfo, parse_description
 from toonify3d.capture.selection import FrameChoice
 from toonify3d.capture.settings import CaptureSettings
 from toonify3d.capture.turn import Step, Turn
@@ -82,6 +82,7 @@ def test_a_good_capture_is_all_ok():
         ({"person": None, "looks": []}, "person", "stop"),
         ({"person": Person(0.3, 0.5, 0.0)}, "cut_off", "warning"),
         ({"person": Person(0.04, 0.0, 0.0), "looks": []}, "distance", "warning"),
+        ({"hdr": "HLG"}, "hdr", "hint"),
         ({"textured": 10.0}, "background", "stop"),
         ({"room_points": 20.0}, "background", "warning"),
         ({"room_cells": 0.4}, "background", "hint"),
@@ -142,8 +143,9 @@ def test_ffmpegs_description_is_read():
         "[SAR 1:1 DAR 16:9], 900 kb/s, 30 fps, 30 tbr\n"
         "      displaymatrix: rotation of -90.00 degrees\n"
     )
-    assert parse_description(text) == ((1080, 1920), 64.5, 1935)
-    assert parse_description("nothing") == (None, None, 0)
+    info = parse_description(text)
+    assert (info.size, info.seconds, info.frames) == ((1080, 1920), 64.5, 1935)
+    assert parse_description("nothing") == VideoInfo()
 
 
 def test_the_demo_capture_passes_with_its_turn_measured(tmp_path, capsys):

@@ -8,19 +8,17 @@ figures into sentences, :mod:`.check_sheet` into a picture.
 from __future__ import annotations
 
 import contextlib
-import re
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import imageio_ffmpeg
 import numpy as np
 
 from ..scene import ByteImage, FloatArray
 from .landmarks import FaceLandmarker, FaceLandmarks
 from .posed import is_posed, load_posed
+from .probe import VideoInfo, probe
 from .segmentation import PersonSegmenter
 from .selection import FrameChoice, measure_sharpness, select
 from .settings import CaptureSettings
@@ -78,7 +76,7 @@ class Measured:
         is_video: Else a folder of images.
         size: Width and height of the source in pixels, upright; None when unknown.
         seconds: Length of a video; None when unknown.
-        frames: Decoded frames (or images).
+        frames: Frames of the video (or images).
         choice: What the job's frame choice makes of the looked-at frames.
         steps: Changes between looked-at frames (the first is no change).
         turn: Where the camera stood.
@@ -88,6 +86,7 @@ class Measured:
         textured: Median number of SIFT points in the whole picture.
         room_points: Median number of SIFT points outside the person.
         room_cells: Median share of the cells round the person that have some.
+        hdr: ``"HLG"`` or ``"PQ"`` for a video of high dynamic range, else None.
     """
 
     name: str
@@ -104,6 +103,7 @@ class Measured:
     textured: float
     room_points: float
     room_cells: float
+    hdr: str | None = None
 
     @property
     def faces(self) -> list[Look]:
@@ -131,9 +131,11 @@ def measure_capture(source: Path, settings: CaptureSettings) -> Measured:
     if is_posed(source):  # the pictures tell; that the cameras can be read is seen here too
         source = load_posed(source).images[0].path.parent
     check_source(source, settings.min_frames)
-    size, seconds, count = _describe(source)
-    stride = max(1, round(count / STEPS))
-    steps, sharpness, kept, frames = _read(source, stride)
+    info = _describe(source)
+    stride = max(1, round(info.frames / STEPS))
+    steps, sharpness, kept, last = _read(source, stride)
+    # Only every stride-th frame is looked at: how many follow the last one the file has to tell.
+    frames = int(np.clip(info.frames, last + 1, last + stride))
     looks = _find_faces(kept)
     faces = [(look.place, look.face.rough_yaw) for look in looks if look.face is not None]
     slides = np.array([step.slide for step in steps])
@@ -145,9 +147,10 @@ def measure_capture(source: Path, settings: CaptureSettings) -> Measured:
     return Measured(
         name=source.name,
         is_video=source.is_file(),
-        size=size,
-        seconds=seconds,
+        size=info.size,
+        seconds=info.seconds,
         frames=frames,
+        hdr=info.hdr,
         choice=select(np.array(sharpness), motion, settings.max_frames),
         steps=steps,
         turn=turn,
@@ -177,45 +180,27 @@ def perceived_blur(gray: FloatArray) -> float:
     return float(max(answers))
 
 
-def _describe(source: Path) -> tuple[tuple[int, int] | None, float | None, int]:
-    """Upright size, length in seconds and a guess of the number of frames."""
-    if source.is_dir():
-        files = image_files(source)
-        height, width = read_image(files[0]).shape[:2]
-        return (width, height), None, len(files)
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-i", str(source)]
-    done = subprocess.run(command, capture_output=True, check=False, timeout=60)
-    return parse_description(done.stderr.decode("utf-8", "replace"))
-
-
-def parse_description(text: str) -> tuple[tuple[int, int] | None, float | None, int]:
-    """Size, seconds and frames out of what ``ffmpeg -i`` says; unknown parts are None or 0."""
-    length = re.search(r"Duration: (\d+):(\d+):([\d.]+)", text)
-    seconds = None
-    if length:
-        hours, minutes, rest = length.groups()
-        seconds = 3600.0 * int(hours) + 60.0 * int(minutes) + float(rest)
-    line = next((part for part in text.splitlines() if " Video: " in part), "")
-    found = re.search(r"[ ,](\d{2,5})x(\d{2,5})[ ,\n]", line + "\n")
-    size = (int(found[1]), int(found[2])) if found else None
-    turned = re.search(r"rotation of (-?[\d.]+) degrees", text)
-    if size and turned and round(float(turned[1]) / 90) % 2:
-        size = (size[1], size[0])
-    rate = re.search(r"([\d.]+) fps", line)
-    return size, seconds, round((seconds or 0.0) * float(rate[1])) if rate else 0
+def _describe(source: Path) -> VideoInfo:
+    """What the file says of itself; of a folder, the size and number of its images."""
+    if source.is_file():
+        return probe(source)
+    files = image_files(source)
+    height, width = read_image(files[0]).shape[:2]
+    return VideoInfo(size=(width, height), frames=len(files))
 
 
 def _read(
     source: Path, stride: int
 ) -> tuple[list[Step], list[float], list[tuple[int, int, ByteImage]], int]:
-    """Every ``stride``-th frame compared with the one before, an even choice of them kept."""
+    """Every ``stride``-th frame compared with the one before, an even choice of them kept.
+
+    Also returns the index of the last one.
+    """
     steps: list[Step] = []
     sharpness: list[float] = []
     kept: list[tuple[int, int, ByteImage]] = []
     every, before, index = 1, None, -1
-    for index, image in decode(source, LOOK_SIDE):
-        if index % stride:
-            continue
+    for index, image in decode(source, LOOK_SIDE, every=stride):
         gray = _small_gray(image)
         steps.append(Step(0.0, 0.0, 1.0, 0.0) if before is None else measure_step(before, gray))
         sharpness.append(measure_sharpness(gray))
@@ -224,7 +209,7 @@ def _read(
             kept.append((len(steps) - 1, index, image))
         if len(kept) > KEPT:  # the number of frames is not known before the end
             every, kept = 2 * every, kept[::2]
-    return steps, sharpness, kept, index + 1
+    return steps, sharpness, kept, index
 
 
 def _small_gray(image: ByteImage) -> ByteImage:

@@ -78,6 +78,7 @@ def judge(measured: Measured, min_frames: int) -> CheckReport:
         _resolution(measured),
         _sharpness(measured),
         _exposure(measured),
+        *_dynamic_range(measured),
         *_coverage(measured),
         _face(measured),
         *_framing(measured),
@@ -155,6 +156,15 @@ def _exposure(m: Measured) -> Finding:
         what = f"The exposure drifts by about {stops:.1f} stops."
         return Finding("exposure", "hint", what, why, redo)
     return Finding("exposure", "ok", f"The exposure is steady (within {stops:.1f} stops).")
+
+
+def _dynamic_range(m: Measured) -> list[Finding]:
+    if m.hdr is None:
+        return []
+    what = f"The video is HDR ({m.hdr}); its colours are converted to those of an ordinary screen."
+    why = "The very brightest highlights get darker than in the phone's own player."
+    redo = "Nothing has to be done; filming with HDR off gives colours exactly as seen."
+    return [Finding("hdr", "hint", what, why, redo)]
 
 
 def _coverage(m: Measured) -> list[Finding]:
@@ -301,6 +311,7 @@ def _figures(m: Measured) -> dict[str, Any]:
         "frames": m.frames,
         "seconds": m.seconds,
         "size": m.size,
+        "hdr": m.hdr,
         "looked_at": len(m.steps),
         "standing_still": m.choice.duplicates,
         "motion_blurred": m.choice.blurred,

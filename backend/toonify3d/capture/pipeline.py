@@ -25,6 +25,7 @@ from .landmarks import FaceLandmarker, FaceLandmarks
 from .masks import compute_masks
 from .posed import is_posed
 from .posed_frames import check_posed, solved_from_posed
+from .probe import probe
 from .segmentation import PersonSegmenter
 from .selection import FrameChoice, choose_frames
 from .settings import CaptureSettings
@@ -93,6 +94,7 @@ def run_capture(
             choice, known, given = solved_from_posed(source, settings, part)
             images = known.images
         else:
+            _say_hdr(source, part)
             choice = choose_frames(source, settings, part)
             images = _load(source, choice, settings)
             size = (images[0].shape[1], images[0].shape[0])
@@ -184,6 +186,12 @@ def _clear(root: Path) -> None:
         (root / name).unlink(missing_ok=True)
     for name in ("frames", "masks", "depth", "sfm"):
         shutil.rmtree(root / name, ignore_errors=True)
+
+
+def _say_hdr(source: Path, progress: Progress) -> None:
+    hdr = probe(source).hdr if source.is_file() else None
+    if hdr:
+        progress.warn(f"The video is HDR ({hdr}); its colours were converted to sRGB.")
 
 
 def _load(source: Path, choice: FrameChoice, settings: CaptureSettings) -> list[ByteImage]:

@@ -2,7 +2,8 @@
 
 Videos go through the ffmpeg program that imageio-ffmpeg carries, as a stream of PPM pictures: every
 picture then says its own size, rotation metadata is applied by ffmpeg, variable frame rates pass
-through unchanged (``-fps_mode passthrough``), and a broken end costs only the broken end.
+through unchanged (``-fps_mode passthrough``), a broken end costs only the broken end, and a decoder
+that stalls is given up. High dynamic range and BT.2020 colours become sRGB (:mod:`.tone`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -20,8 +22,14 @@ import numpy as np
 
 from ..errors import InputError
 from ..scene import ByteImage
+from .probe import VideoInfo, probe
+from .tone import cube_file
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+MAX_PIXELS = 1 << 27
+"""Larger pictures (damaged headers) are not decoded; 8K has a quarter of it."""
+STALLED = 60.0
+"""Seconds without a frame after which a decoder is given up."""
 
 
 def check_source(source: Path, min_frames: int = 12) -> None:
@@ -42,17 +50,20 @@ def check_source(source: Path, min_frames: int = 12) -> None:
         return
     if not source.is_file() or source.stat().st_size == 0:
         raise InputError(f"{source.name} is empty or no regular file.", "not_a_video")
-    count = sum(1 for _ in _video_frames(source, 64, limit=min_frames))
+    count = sum(frame is not None for frame in _video_frames(source, 64, limit=min_frames))
     check_count(source, count, min_frames, "frame")
 
 
-def decode(source: Path, long_side: int, gray: bool = False) -> Iterator[tuple[int, ByteImage]]:
+def decode(
+    source: Path, long_side: int, gray: bool = False, every: int = 1
+) -> Iterator[tuple[int, ByteImage]]:
     """Decode every frame of a video, or every image of a folder in natural order of names.
 
     Args:
         source: Video file or folder.
         long_side: Larger frames are scaled down to this long side in pixels.
         gray: Yield ``(H, W)`` luma instead of ``(H, W, 3)`` RGB.
+        every: Only every so many-th frame, counted from the first.
 
     Yields:
         0-based index in the source and the frame, uint8.
@@ -61,9 +72,11 @@ def decode(source: Path, long_side: int, gray: bool = False) -> Iterator[tuple[i
         InputError: Not a video, an unreadable image, or images of several sizes.
     """
     if source.is_dir():
-        yield from _folder_images(source, long_side, gray)
+        yield from _folder_images(source, long_side, gray, every)
         return
-    yield from enumerate(_video_frames(source, long_side, gray=gray))
+    for position, frame in enumerate(_video_frames(source, long_side, gray, every=every)):
+        if frame is not None:
+            yield position * every, frame
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -118,10 +131,12 @@ def check_count(source: Path, count: int, min_frames: int, noun: str) -> None:
         )
 
 
-def _folder_images(folder: Path, long_side: int, gray: bool) -> Iterator[tuple[int, ByteImage]]:
+def _folder_images(
+    folder: Path, long_side: int, gray: bool, every: int
+) -> Iterator[tuple[int, ByteImage]]:
     size: tuple[int, ...] | None = None
     first = ""
-    for index, path in enumerate(image_files(folder)):
+    for index, path in list(enumerate(image_files(folder)))[::every]:
         image = read_image(path)
         if size is None:
             size, first = image.shape[:2], path.name
@@ -137,41 +152,88 @@ def _folder_images(folder: Path, long_side: int, gray: bool) -> Iterator[tuple[i
 
 
 def _video_frames(
-    path: Path, long_side: int, gray: bool = False, limit: int | None = None
-) -> Iterator[ByteImage]:
-    """Decode with ffmpeg; at the first frame that cannot be decoded the video just ends.
+    path: Path, long_side: int, gray: bool = False, limit: int | None = None, every: int = 1
+) -> Iterator[ByteImage | None]:
+    """Decode with ffmpeg; at the first place where it cannot go on the video just ends.
+
+    Yields:
+        Frames of one size; None for a frame of another size (damaged files have them).
 
     Raises:
         InputError: Not a single frame could be decoded.
     """
-    fit = f"min(1,{long_side}/max(iw,ih))"
-    command = [
-        *(imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error"),
-        *("-i", str(path.absolute()), "-map", "0:v:0", "-fps_mode", "passthrough"),
-        *("-vf", f"scale='max(1,round(iw*{fit}))':'max(1,round(ih*{fit}))':flags=area"),
-        *(("-frames:v", str(limit)) if limit else ()),
-        *("-pix_fmt", "gray" if gray else "rgb24"),
-        *("-c:v", "pgm" if gray else "ppm", "-f", "image2pipe", "-"),
-    ]
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
+    info = probe(path)
+    with tempfile.TemporaryDirectory(prefix="toonify3d-") as scratch:
+        command = _command(path, info, Path(scratch), long_side, gray, limit, every)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=scratch
+        )
         assert process.stdout is not None
-        count = 0
+        shape: tuple[int, ...] | None = None
         try:
-            while (frame := _read_pnm(process.stdout)) is not None:
-                yield frame
-                count += 1
+            while (frame := _read_in_time(process)) is not None:
+                shape = shape or frame.shape
+                yield frame if frame.shape == shape else None
         finally:
             process.stdout.close()
             if process.poll() is None:
                 process.kill()
             process.wait()
-        if count == 0:
-            raise InputError(
-                f"{path.name} is not a video that can be decoded; give an MP4, MOV, MKV or WebM "
-                "file or a folder of images.",
-                "not_a_video",
-            )
+    if shape is None:
+        why = f": {info.problem}" if info.problem else ""
+        raise InputError(
+            f"{path.name} is not a video that can be decoded{why}; give an MP4, MOV, MKV or WebM "
+            "file or a folder of images.",
+            "not_a_video",
+        )
+
+
+def _command(
+    path: Path,
+    info: VideoInfo,
+    scratch: Path,
+    long_side: int,
+    gray: bool,
+    limit: int | None,
+    every: int,
+) -> list[str]:
+    """ffmpeg's arguments; writes the colour table that they name into ``scratch``."""
+    fit = f"min(1,{long_side}/max(iw,ih))"
+    filters = [f"select='not(mod(n,{every}))'"] if every > 1 else []
+    scale = f"scale='max(1,round(iw*{fit}))':'max(1,round(ih*{fit}))':flags=area"
+    if info.wide_gamut:
+        (scratch / "tone.cube").write_text(cube_file(info.hdr or "SDR"), encoding="ascii")
+        filters += [
+            f"{scale}:in_color_matrix=bt2020",
+            "format=gbrp16le",
+            "lut3d=file=tone.cube:interp=tetrahedral",
+            "setparams=color_primaries=bt709:color_trc=iec61966-2-1",
+        ]
+    else:
+        filters.append(scale)
+    return [
+        *(imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error"),
+        # Half a packet at the end of a truncated file would become a half grey frame.
+        *("-fflags", "+discardcorrupt", "-max_pixels", str(MAX_PIXELS)),
+        # V: no cover pictures.
+        *("-i", str(path.absolute()), "-map", "0:V:0", "-fps_mode", "passthrough"),
+        *("-vf", ",".join(filters)),
+        *(("-frames:v", str(limit)) if limit else ()),
+        *("-pix_fmt", "gray" if gray else "rgb24"),
+        *("-c:v", "pgm" if gray else "ppm", "-f", "image2pipe", "-"),
+    ]
+
+
+def _read_in_time(process: subprocess.Popen[bytes]) -> ByteImage | None:
+    """The next picture; the process is killed when it gives none for :data:`STALLED` seconds."""
+    assert process.stdout is not None
+    watchdog = threading.Timer(STALLED, process.kill)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        return _read_pnm(process.stdout)
+    finally:
+        watchdog.cancel()
 
 
 def _read_pnm(stream: IO[bytes]) -> ByteImage | None:
