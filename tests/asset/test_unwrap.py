@@ -82,7 +82,7 @@ def test_a_bowl_keeps_its_orientation_and_nearly_its_area():
         np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]), axis=1
     )
     assert area.min() > 0
-    assert np.percentile(np.sqrt(area / space), [2, 98]) == pytest.approx([1, 1], abs=0.35)
+    assert np.percentile(np.sqrt(area / space), [2, 98]) == pytest.approx([1, 1], abs=0.5)
 
 
 def test_regions_of_a_bust(fields):
