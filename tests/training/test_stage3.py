@@ -27,7 +27,8 @@ from toonify3d.training.discriminator import (
     r1_penalty,
 )
 from toonify3d.training.palette import Posterize, cluster_colors, style_palette
-from toonify3d.training.stage3 import adapt_texture, load_avatar, side_frames
+from toonify3d.training.stage3 import adapt_texture, load_avatar
+from toonify3d.training.surface_texture import side_frames
 from toonify3d.training.surface_cache import portrait_points
 from toonify3d.training.view_rays import unit_projection
 

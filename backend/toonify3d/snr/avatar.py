@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .deformation import Deformation, pull_back_normal
 from .fields import SurfaceSample
-from .texture import TextureField
+from .style_head import StyleHead
 
 # Points per evaluation when no gradient is wanted: bounds memory whatever the caller asks for.
 CHUNK = 1 << 16
@@ -38,30 +38,70 @@ class PriorLike(Protocol):
         """View-averaged colour ``(N, 3)``."""
 
 
+class StylizedShape(Protocol):
+    """Stage II's result, by whichever method: a shape, and where it comes from on the person."""
+
+    @property
+    def prior(self) -> PriorLike:
+        """Stage I's frozen field."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors live."""
+
+    @property
+    def module(self) -> nn.Module:
+        """What stage II learned (stage III hashes it)."""
+
+    def to_prior(self, y: Tensor) -> Tensor:
+        """The place on the real person, ``(N, 3)``, of stylized points ``(N, 3)``."""
+
+    def sdf(self, y: Tensor) -> Tensor:
+        """Signed value ``(N,)``."""
+
+    def sdf_gradient(self, y: Tensor) -> Tensor:
+        """Gradient ``(N, 3)``, not normalised."""
+
+    def evaluate(self, y: Tensor) -> SurfaceSample:
+        """Value, gradient and F_geo's features at stylized points ``(N, 3)``."""
+
+    def styled_color(self, y: Tensor) -> Tensor:
+        """Stage II's view-averaged appearance ``(N, 3)``: the colour without stage III."""
+
+
 class StylizedGeometry:
-    """Stage II's result: ``G(y) = G_prior(y + d(y))``.
+    """Stage II's result of the fast presets: ``G(y) = G_prior(y + d(y))``.
 
     Args:
         prior: Stage I's frozen field.
         deformation: The learned map back to the real person.
+        head: What stage II learned of the style's colours; None leaves the person's.
     """
 
-    def __init__(self, prior: PriorLike, deformation: Deformation) -> None:
+    def __init__(
+        self, prior: PriorLike, deformation: Deformation, head: StyleHead | None = None
+    ) -> None:
         self.prior = prior
         self.deformation = deformation.eval()
+        self.head = head
 
     @property
     def device(self) -> torch.device:
         """Where its tensors live."""
         return self.prior.device
 
+    @property
+    def module(self) -> nn.Module:
+        """See :class:`StylizedShape`."""
+        return self.deformation
+
     def to_prior(self, y: Tensor) -> Tensor:
         """The place on the real person, ``(N, 3)``, of stylized points ``(N, 3)``."""
-        return _chunked(lambda part: part + self.deformation(part), y)
+        return chunked(lambda part: part + self.deformation(part), y)
 
     def sdf(self, y: Tensor) -> Tensor:
         """Signed value ``(N,)`` (a distance up to the local stretch of the deformation)."""
-        return _chunked(lambda part: self.prior.sdf(part + self.deformation(part)), y)
+        return chunked(lambda part: self.prior.sdf(part + self.deformation(part)), y)
 
     def sdf_gradient(self, y: Tensor) -> Tensor:
         """``(I + J_d)^T grad G_prior``, ``(N, 3)``: the normal, not normalised."""
@@ -70,7 +110,62 @@ class StylizedGeometry:
             value, jacobian = self.deformation.with_jacobian(part)
             return pull_back_normal(jacobian, self.prior.sdf_gradient(part + value))
 
-        return _chunked(gradient, y)
+        return chunked(gradient, y)
+
+    def evaluate(self, y: Tensor) -> SurfaceSample:
+        """See :class:`StylizedShape`; features are the prior's at the place ``y`` comes from."""
+        value, jacobian = self.deformation.with_jacobian(y)
+        sample = self.prior.evaluate(y + value)
+        return sample._replace(gradient=pull_back_normal(jacobian, sample.gradient))
+
+    def styled_color(self, y: Tensor) -> Tensor:
+        """See :class:`StylizedShape`; the prior's colours when stage II learned none."""
+
+        def color(part: Tensor) -> Tensor:
+            x = self.to_prior(part)
+            seen = self.prior.color(x)
+            if self.head is None:
+                return seen
+            sample = self.prior.evaluate(x)
+            styled: Tensor = self.head(x, seen, sample.feature, sample.gradient)
+            return styled
+
+        with torch.no_grad():
+            return chunked(color, y)
+
+
+class Place(NamedTuple):
+    """Where an albedo is asked for.
+
+    Attributes:
+        geometry: The stylized shape.
+        y: Stylized points ``(N, 3)``.
+        x: Where they come from on the person ``(N, 3)``.
+        color: The person's view-averaged colour there ``(N, 3)``.
+    """
+
+    geometry: StylizedShape
+    y: Tensor
+    x: Tensor
+    color: Tensor
+
+
+class Albedo(Protocol):
+    """F_tex in any of its forms."""
+
+    def albedo(self, place: Place) -> Tensor:
+        """Albedo ``(N, 3)``, sRGB values in 0..1."""
+
+    def eval(self) -> object:
+        """Turn training behaviour off (as :class:`torch.nn.Module` does)."""
+
+
+class AppearanceAlbedo(nn.Module):
+    """Stage II's own colours as the albedo: what is left without texture adaption."""
+
+    def albedo(self, place: Place) -> Tensor:
+        """See :class:`Albedo`."""
+        return place.geometry.styled_color(place.y)
 
 
 class StylizedAvatar:
@@ -81,9 +176,10 @@ class StylizedAvatar:
         texture: F_tex.
     """
 
-    def __init__(self, geometry: StylizedGeometry, texture: TextureField) -> None:
+    def __init__(self, geometry: StylizedShape, texture: Albedo) -> None:
         self.geometry = geometry
-        self.texture = texture.eval()
+        self.texture = texture
+        texture.eval()
 
     @property
     def prior(self) -> PriorLike:
@@ -96,15 +192,15 @@ class StylizedAvatar:
         return self.geometry.device
 
     def sdf(self, y: Tensor) -> Tensor:
-        """See :meth:`StylizedGeometry.sdf`."""
+        """See :meth:`StylizedShape.sdf`."""
         return self.geometry.sdf(y)
 
     def sdf_gradient(self, y: Tensor) -> Tensor:
-        """See :meth:`StylizedGeometry.sdf_gradient`."""
+        """See :meth:`StylizedShape.sdf_gradient`."""
         return self.geometry.sdf_gradient(y)
 
     def to_prior(self, y: Tensor) -> Tensor:
-        """See :meth:`StylizedGeometry.to_prior`."""
+        """See :meth:`StylizedShape.to_prior`."""
         return self.geometry.to_prior(y)
 
     def color(self, y: Tensor) -> Tensor:
@@ -117,18 +213,19 @@ class StylizedAvatar:
         def both(part: Tensor) -> Tensor:
             x = self.geometry.to_prior(part)
             color = self.prior.color(x)
-            albedo = self.texture(part, color, self.prior.evaluate(x).feature)
+            albedo = self.texture.albedo(Place(self.geometry, part, x, color))
             return torch.cat([albedo, color], dim=1)
 
         with torch.no_grad():
-            return _chunked(both, y)
+            return chunked(both, y)
 
 
 class _Function(Protocol):
     def __call__(self, part: Tensor, /) -> Tensor: ...
 
 
-def _chunked(function: _Function, points: Tensor) -> Tensor:
+def chunked(function: _Function, points: Tensor) -> Tensor:
+    """``function`` of ``points``, in parts when no gradient is wanted (bounds the memory)."""
     if torch.is_grad_enabled() or len(points) <= CHUNK:
         return function(points)
     return torch.cat([function(part) for part in points.split(CHUNK)])

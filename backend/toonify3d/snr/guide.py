@@ -41,6 +41,26 @@ class Guide:
         return 2.0 / (self.values.shape[0] - 1)
 
     @classmethod
+    def from_field(
+        cls, sdf: DistanceFunction, side: int, slack: float, device: torch.device
+    ) -> Guide:
+        """Samples of a trained field, for learning that goes on from it.
+
+        Args:
+            sdf: The field's distance.
+            side: Vertices per axis.
+            slack: How far outside the present surface the followed one may come to lie (there is
+                no hull that would limit it).
+            device: Where the grid lives.
+        """
+        axis = torch.linspace(-1.0, 1.0, side, device=device)
+        nodes = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
+        with torch.no_grad():
+            parts = [sdf(part) for part in nodes.reshape(-1, 3).split(1 << 16)]
+        values = torch.cat(parts).reshape(side, side, side).contiguous()
+        return cls(values, values - slack)
+
+    @classmethod
     def from_masks(
         cls,
         cameras: list[Camera],

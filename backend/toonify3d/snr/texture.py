@@ -9,11 +9,16 @@ washes out to white where no portrait reaches (``method_anchors`` A7).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .encoding import HashEncoding, spherical_harmonics
+
+if TYPE_CHECKING:
+    from .avatar import Place
 
 
 def smoothstep(value: Tensor, low: float, high: float) -> Tensor:
@@ -207,3 +212,9 @@ class TextureField(nn.Module):
         """
         base = self.global_map(color, feature)
         return torch.sigmoid(base + self.belief(y)[:, None] * self.local(y))
+
+    def albedo(self, place: Place) -> Tensor:
+        """See :class:`.avatar.Albedo`."""
+        feature = place.geometry.prior.evaluate(place.x).feature
+        result: Tensor = self(place.y, place.color, feature)
+        return result

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,14 @@ from ..errors import TrainingError
 from ..files import write_atomic, write_json
 from ..progress import Progress
 from ..scene import Displacement, StylizedView
-from .checkpoint import NAME, Timer, load_checkpoint, save_checkpoint
+from .checkpoint import (
+    NAME,
+    Timer,
+    check_optimizer_state,
+    cloned,
+    load_checkpoint,
+    save_checkpoint,
+)
 
 CHECKPOINT_SECONDS = 20.0
 MAX_ROLLBACKS = 3
@@ -80,10 +87,40 @@ def freeze(module: object) -> None:
 
 
 def cosine_factor(fraction: float, final: float = 0.05, warmup: float = 0.03) -> float:
-    """Learning-rate factor: short linear warm-up, then a cosine down to ``final``."""
+    """Learning-rate factor: short linear warm-up, then a cosine down to ``final``.
+
+    ``final`` 1 is a constant rate (paper), without a warm-up.
+    """
+    if final >= 1.0:
+        return 1.0
     if fraction < warmup:
         return max(0.05, fraction / warmup)
     return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * fraction))
+
+
+class Adaption(Protocol):
+    """One run of stage II or III, by any method: what the loop and its end need of it."""
+
+    def modules(self) -> nn.Module:
+        """What is optimised, saved and restored."""
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """A fresh optimizer of :meth:`modules`."""
+
+    def generators(self) -> dict[str, torch.Generator | np.random.Generator]:
+        """Random state to save, by name."""
+
+    def losses(self, fraction: float) -> tuple[Tensor, dict[str, float]]:
+        """The loss to descend and the values to report, ``fraction`` 0 to 1 of the way."""
+
+    def shrink(self) -> int | None:
+        """Halve the batch for want of memory: its new size, or None when it is at its least."""
+
+    def state(self) -> dict[str, Any]:
+        """The result as tensors and plain values."""
+
+    def figures(self) -> dict[str, Any]:
+        """What ``metrics.json`` says about the result beside losses and time."""
 
 
 @dataclasses.dataclass
@@ -91,7 +128,7 @@ class LoopResult:
     """What a finished loop reports.
 
     Attributes:
-        losses: Mean of each loss over the last tenth of the run.
+        losses: Running mean of each loss at the end.
         seconds: Optimisation time, over all resumed parts.
         rollbacks: How often it stepped back after a bad loss.
     """
@@ -107,93 +144,115 @@ class AdaptionLoop:
     Args:
         folder: Where the checkpoint lies.
         digest: Of the inputs; a checkpoint of other inputs is ignored.
-        modules: What is saved and restored.
-        optimizer: Its parameter groups keep their ``initial_lr``.
-        generators: Random state to save: torch and numpy generators by name.
+        adaption: What is trained.
         progress: Told where the loop is; may raise ``CancelledError`` (a checkpoint is kept).
+        final: Learning rate at the end as a fraction of its peak; 1 is a constant rate.
     """
 
     def __init__(
         self,
         folder: Path,
         digest: str,
-        modules: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        generators: dict[str, torch.Generator | np.random.Generator],
+        adaption: Adaption,
         progress: Progress,
+        final: float = 0.05,
     ) -> None:
-        self._folder = folder
-        self._digest = digest
-        self._modules, self._optimizer = modules, optimizer
-        self._generators, self._progress = generators, progress
-        for group in optimizer.param_groups:
+        self._folder, self._digest, self._adaption = folder, digest, adaption
+        self._progress, self._final = progress, final
+        self._modules, self._optimizer = adaption.modules(), adaption.optimizer()
+        self._generators = adaption.generators()
+        for group in self._optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         self._slowdown = 1.0
         self._rollbacks = 0
         self._seconds = 0.0
         self._recent: dict[str, float] = {}
+        self._last: dict[str, Any] = {}
 
     def run(
-        self,
-        steps: int,
-        step: Callable[[float], tuple[Tensor, dict[str, float]]],
-        message: str,
-        watch: Callable[[int], None] | None = None,
+        self, steps: int, message: str, watch: Callable[[int], None] | None = None
     ) -> LoopResult:
         """Optimise.
 
         Args:
             steps: Number of steps.
-            step: Given the fraction done, returns the loss to descend and the values to report.
             message: Prefix of the progress message.
             watch: Called after each step with its number (previews).
 
         Raises:
-            TrainingError: The loss was not finite (or exploded) four times.
+            TrainingError: The loss was not finite (or exploded) four times, or the smallest batch
+                does not fit into the GPU's memory.
             CancelledError: From the progress; the checkpoint is written first.
         """
-        first = self._resume()
-        if first == 0:
+        number = self._resume()
+        if number == 0:
             self._save(0)
-        number, timer, started = first, Timer(CHECKPOINT_SECONDS), time.monotonic()
+        timer, started = Timer(CHECKPOINT_SECONDS), time.monotonic()
         while number < steps:
-            self._set_rate(cosine_factor(number / steps))
-            loss, values = step(number / steps)
-            if self._is_bad(loss):
+            self._set_rate(cosine_factor(number / steps, self._final))
+            values = self._step(number / steps)
+            if values is None:
                 number = self._roll_back()
                 continue
-            self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self._optimizer.step()
             self._note(values)
             number += 1
             now = time.monotonic()
             self._seconds, started = self._seconds + now - started, now
             if timer.due():
-                self._save(number)
+                number = self._save(number)
             if watch is not None:
                 watch(number)
-            self._report(number, steps, message)
+            number = self._report(number, steps, message)
+        if not self._is_sound():
+            raise TrainingError(_DIVERGED)
         return LoopResult(self._recent, self._seconds, self._rollbacks)
 
     def finish(self) -> None:
         """Remove the checkpoint: the result is safe elsewhere."""
         (self._folder / NAME).unlink(missing_ok=True)
 
-    def _report(self, number: int, steps: int, message: str) -> None:
+    def _step(self, fraction: float) -> dict[str, float] | None:
+        """One optimizer step; None when the loss is bad (nothing is changed then)."""
+        while True:
+            try:
+                loss, values = self._adaption.losses(fraction)
+                if self._is_bad(loss):
+                    return None
+                self._optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+            except torch.cuda.OutOfMemoryError:
+                self._shrink()
+                continue
+            self._optimizer.step()
+            return values
+
+    def _shrink(self) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        size = self._adaption.shrink()
+        if size is None:
+            raise TrainingError("The GPU's memory does not suffice even for the smallest batch.")
+        self._progress.warn(f"Out of GPU memory; going on with {size} rays a step.")
+
+    def _report(self, number: int, steps: int, message: str) -> int:
         if number % 5 and number != steps:
-            return
+            return number
         try:
             loss = self._recent.get("total", 0.0)
             self._progress.update(number / steps, f"{message}: step {number}, loss {loss:.4f}")
         except BaseException:
             self._save(number)
             raise
+        return number
 
     def _is_bad(self, loss: Tensor) -> bool:
         value = float(loss.detach())
         usual = self._recent.get("total")
         return not math.isfinite(value) or (usual is not None and value > EXPLOSION * usual + 10.0)
+
+    def _is_sound(self) -> bool:
+        """Whether all parameters are finite (a finite loss may have infinite gradients)."""
+        return all(bool(torch.isfinite(p).all()) for p in self._modules.parameters())
 
     def _note(self, values: dict[str, float]) -> None:
         for name, value in values.items():
@@ -204,21 +263,24 @@ class AdaptionLoop:
             group["lr"] = group["initial_lr"] * factor * self._slowdown
 
     def _roll_back(self) -> int:
+        """Back to the last checkpoint with half the rate and other random draws."""
         self._rollbacks += 1
         if self._rollbacks > MAX_ROLLBACKS:
-            raise TrainingError(
-                "Training diverged repeatedly even at a smaller learning rate; "
-                "check the stylized portraits and their masks, or use another preset."
-            )
+            raise TrainingError(_DIVERGED)
         rollbacks, slowdown = self._rollbacks, 0.5 * self._slowdown
-        number = self._resume()
+        number = self._restore(self._last)
         self._rollbacks, self._slowdown = rollbacks, slowdown
+        for generator in self._generators.values():
+            _reseed(generator, rollbacks)
         self._progress.warn(
             f"The loss was not finite; went back to step {number} with half the learning rate."
         )
         return number
 
-    def _save(self, number: int) -> None:
+    def _save(self, number: int) -> int:
+        """Write the checkpoint; steps back instead when a parameter is not finite."""
+        if not self._is_sound():
+            return self._roll_back()
         state: dict[str, Any] = {
             "digest": self._digest,
             "step": number,
@@ -226,8 +288,8 @@ class AdaptionLoop:
             "slowdown": self._slowdown,
             "rollbacks": self._rollbacks,
             "recent": dict(self._recent),
-            "modules": self._modules.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "modules": cloned(self._modules.state_dict()),
+            "optimizer": cloned(self._optimizer.state_dict()),
         }
         for name, generator in self._generators.items():
             if isinstance(generator, torch.Generator):
@@ -235,13 +297,32 @@ class AdaptionLoop:
             else:
                 state[f"random.{name}"] = json.dumps(generator.bit_generator.state)
         save_checkpoint(self._folder, state)
+        self._last = state
+        return number
 
     def _resume(self) -> int:
+        """Go on from the checkpoint in the folder if it is this run's and of this code."""
         state = load_checkpoint(self._folder, "cpu")
-        if state is None or state["digest"] != self._digest:
+        if state is None or state.get("digest") != self._digest:
             return 0
+        fresh = cloned(self._modules.state_dict()), cloned(self._optimizer.state_dict())
+        try:
+            check_optimizer_state(self._optimizer, state["optimizer"])
+            number = self._restore(state)
+        except (KeyError, ValueError, TypeError, RuntimeError, AttributeError):
+            # Modules take what fits before they complain about the rest.
+            self._modules.load_state_dict(fresh[0])
+            self._optimizer.load_state_dict(fresh[1])
+            self._progress.warn(
+                "The checkpoint was written by another version; this stage starts anew."
+            )
+            return 0
+        self._last = state
+        return number
+
+    def _restore(self, state: dict[str, Any]) -> int:
         self._modules.load_state_dict(state["modules"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._optimizer.load_state_dict(cloned(state["optimizer"]))
         for name, generator in self._generators.items():
             saved = state[f"random.{name}"]
             if isinstance(generator, torch.Generator):
@@ -251,6 +332,58 @@ class AdaptionLoop:
         self._seconds, self._slowdown = float(state["seconds"]), float(state["slowdown"])
         self._rollbacks, self._recent = int(state["rollbacks"]), dict(state["recent"])
         return int(state["step"])
+
+
+_DIVERGED = (
+    "Training diverged repeatedly even at a smaller learning rate; "
+    "check the stylized portraits and their masks, or use another preset."
+)
+
+
+def _reseed(generator: torch.Generator | np.random.Generator, number: int) -> None:
+    """Other draws than those that led into a bad loss."""
+    if isinstance(generator, torch.Generator):
+        generator.manual_seed(1000 * number + 7)
+    else:
+        generator.bit_generator.state = np.random.default_rng(1000 * number).bit_generator.state
+
+
+def run_adaption(
+    adaption: Adaption,
+    folder: Path,
+    result: str,
+    digest: str,
+    progress: Progress,
+    steps: int,
+    final: float,
+    message: str,
+    watch: Callable[[int], None] | None = None,
+) -> None:
+    """Train, write ``folder/result`` and ``folder/metrics.json``, remove the checkpoint.
+
+    Args:
+        adaption: What is trained.
+        folder: The stage's folder.
+        result: Name of the result file.
+        digest: Of the inputs.
+        progress: Told where it is.
+        steps: Number of steps.
+        final: Learning rate at the end as a fraction of its peak.
+        message: Prefix of the progress message.
+        watch: Called after each step with its number.
+    """
+    loop = AdaptionLoop(folder, digest, adaption, progress, final)
+    done = loop.run(steps, message, watch)
+    adaption.modules().requires_grad_(False)
+    save_state(folder / result, adaption.state())
+    figures = {
+        "steps": steps,
+        "seconds": done.seconds,
+        "losses": done.losses,
+        "rollbacks": done.rollbacks,
+    }
+    write_metrics(folder, digest, figures | adaption.figures())
+    loop.finish()
 
 
 def write_metrics(folder: Path, digest: str, document: dict[str, Any]) -> None:

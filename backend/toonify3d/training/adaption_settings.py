@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import InputError
+
 
 @dataclass(frozen=True)
 class GeometryAdaptionSettings:
-    """Stage II: a smooth deformation of the frozen prior."""
+    """Stage II: the stylized shape."""
 
+    method: str = "deformation"
+    """``deformation``: a smooth deformation of the frozen prior; ``finetune``: F_geo and F_app go
+    on learning from the portraits by volume rendering, as published (``paper``)."""
+    adapt: bool = True
+    """False keeps the person's shape (ablation "without geometry adaption")."""
+    from_prior: bool = True
+    """False learns the fields from the portraits alone, starting from a sphere (ablation "without
+    prior"; implies ``finetune``)."""
+    joint: bool = False
+    """Learn F_geo, F_app and F_tex at once instead of one after the other (ablation "without
+    PSA"; implies ``finetune``)."""
     steps: int = 500
     """Optimisation steps."""
     rays: int = 512
@@ -46,15 +59,50 @@ class GeometryAdaptionSettings:
     sharpness_end: float = 500.0
     """Logistic sharpness at the end."""
     displacement_support: float = 0.15
-    """Radius of influence in metres of the stylizer's control points."""
+    """Radius of influence in metres of the stylizer's control points (method ``deformation``)."""
+    lr_final: float = 0.05
+    """Learning rate at the end as a fraction of its peak (1: constant from the first step on)."""
+    sampler: str = "guided"
+    """Samples of method ``finetune``: ``guided`` takes ``samples`` round the known surface,
+    ``hierarchical`` NeuS's coarse-to-fine sampling (paper)."""
+    coarse_samples: int = 64
+    """Even samples per ray of the hierarchical sampler (NeuS: 64)."""
+    fine_samples: int = 64
+    """Samples that the hierarchical sampler adds where the weights are (NeuS: 64)."""
+    field_learning_rate: float = 5e-4
+    """Learning rate of the networks with method ``finetune`` (paper: 2.5e-5)."""
+    table_learning_rate: float = 1e-3
+    """Learning rate of a grid's table with method ``finetune``."""
+    learn_inv_s: bool = False
+    """Method ``finetune``: learn the sharpness (paper) instead of keeping to the schedule."""
     seed: int = 0
     """Seed of the ray draws."""
+
+    def __post_init__(self) -> None:
+        """Check the names.
+
+        Raises:
+            InputError: ``method`` or ``sampler`` is none of those that exist.
+        """
+        _one_of("geometry.method", self.method, ("deformation", "finetune"))
+        _one_of("geometry.sampler", self.sampler, ("guided", "hierarchical"))
+
+    @property
+    def finetunes(self) -> bool:
+        """Whether F_geo itself is trained."""
+        return self.method == "finetune" or self.joint or not self.from_prior
 
 
 @dataclass(frozen=True)
 class TextureAdaptionSettings:
     """Stage III: albedo on the frozen stylized geometry."""
 
+    rendering: str = "surface"
+    """``surface``: a colour map of the prior's answers plus a local residual, on surface points
+    that are found once; ``volume``: F_tex and F_app as networks, eq. 10 by volume rendering, as
+    published (``paper``)."""
+    adapt: bool = True
+    """False takes stage II's own colours as the albedo (ablation "without texture adaption")."""
     steps: int = 500
     """Optimisation steps."""
     points: int = 8192
@@ -105,5 +153,72 @@ class TextureAdaptionSettings:
     """Weight of the discriminator's gradient penalty on real patches."""
     side_views: int = 6
     """Frames that no portrait covers, whose patches the palette discriminator also judges."""
+    discriminator_from: float = 0.2
+    """Share of the steps before the discriminator is listened to."""
+    discriminator_ramp: float = 0.3
+    """Share of the steps over which its weight then grows (0: at once)."""
+    lr_final: float = 0.05
+    """Learning rate at the end as a fraction of its peak (1: constant from the first step on)."""
+    rays: int = 512
+    """Rays per step with ``volume`` (paper: 512), those of the discriminator's patches included."""
+    sampler: str = "guided"
+    """Samples along them: ``guided`` or ``hierarchical`` (paper), as in stage II."""
+    samples: int = 16
+    """Samples per ray of the guided sampler."""
+    coarse_samples: int = 64
+    """Even samples per ray of the hierarchical sampler (NeuS: 64)."""
+    fine_samples: int = 64
+    """Samples that the hierarchical sampler adds where the weights are (NeuS: 64)."""
+    layers: int = 2
+    """Hidden layers of F_tex with ``volume`` (paper: 6)."""
+    width: int = 64
+    """Their width (NeuS: 256)."""
+    volume_learning_rate: float = 1e-3
+    """Learning rate of F_tex and F_app with ``volume`` (paper: 2.5e-5)."""
+    warm_steps: int = 200
+    """Steps that fit F_tex to the prior's view-averaged colour first (``volume``)."""
     seed: int = 0
     """Seed of the draws."""
+
+    def __post_init__(self) -> None:
+        """Check the names.
+
+        Raises:
+            InputError: ``rendering`` or ``sampler`` is none of those that exist.
+        """
+        _one_of("texture.rendering", self.rendering, ("surface", "volume"))
+        _one_of("texture.sampler", self.sampler, ("guided", "hierarchical"))
+
+
+def _one_of(name: str, value: str, names: tuple[str, ...]) -> None:
+    if value not in names:
+        raise InputError(f"{name} is one of {', '.join(names)}, not '{value}'.", "bad_setting")
+
+
+PAPER_GEOMETRY = GeometryAdaptionSettings(
+    method="finetune",
+    steps=200_000,
+    rays=512,
+    field_learning_rate=2.5e-5,
+    lr_final=1.0,
+    sampler="hierarchical",
+    learn_inv_s=True,
+)
+PAPER_TEXTURE = TextureAdaptionSettings(
+    rendering="volume",
+    steps=50_000,
+    rays=512,
+    sampler="hierarchical",
+    layers=6,
+    width=256,
+    volume_learning_rate=2.5e-5,
+    lr_final=1.0,
+    discriminator_weight=1.0,
+    discriminator_every=1,
+    discriminator_from=0.0,
+    discriminator_ramp=0.0,
+    patches=1,
+    reflection_weight=0.1,
+    monochrome_weight=0.1,
+    warm_steps=2000,
+)

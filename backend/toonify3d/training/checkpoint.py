@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,41 @@ def load_checkpoint(folder: Path, device: torch.device | str) -> dict[str, Any] 
     if not path.exists():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError):
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, ValueError, OSError, KeyError, pickle.UnpicklingError):
         return None
-    return state
+    return state if isinstance(state, dict) else None
+
+
+def cloned(value: Any) -> Any:
+    """A copy of nested dicts and lists whose tensors no later step changes."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: cloned(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [cloned(item) for item in value]
+    return value
+
+
+def check_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Refuse a saved optimizer state whose moments do not fit the parameters.
+
+    ``load_state_dict`` looks at the number of parameters only; the step would fail later.
+
+    Raises:
+        ValueError: Wrong number of groups or parameters, or a tensor of the wrong shape.
+        KeyError: Not an optimizer state.
+    """
+    groups = state["param_groups"]
+    if len(groups) != len(optimizer.param_groups):
+        raise ValueError("another number of parameter groups")
+    for saved, group in zip(groups, optimizer.param_groups, strict=True):
+        for key, parameter in zip(saved["params"], group["params"], strict=True):
+            for value in state["state"].get(key, {}).values():
+                fits = not isinstance(value, torch.Tensor) or value.numel() == 1
+                if not fits and value.shape != parameter.shape:
+                    raise ValueError("a moment does not fit its parameter")
 
 
 class Timer:

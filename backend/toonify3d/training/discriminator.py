@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .adaption_settings import TextureAdaptionSettings
+
 
 class PaletteDiscriminator(nn.Module):
     """Patch ``(B, 3, P, P)`` with values in 0..1 to one logit per cell, ``(B, 1, P/8, P/8)``.
@@ -54,3 +56,34 @@ def r1_penalty(discriminator: PaletteDiscriminator, real: Tensor) -> Tensor:
     logits = discriminator(patches)
     (gradient,) = torch.autograd.grad(logits.sum(), patches, create_graph=True)
     return gradient.square().sum((1, 2, 3)).mean()
+
+
+def adversarial_terms(
+    discriminator: PaletteDiscriminator, real: Tensor, fake: Tensor, r1_weight: float
+) -> tuple[Tensor, Tensor]:
+    """Eq. 11 from both sides on patches ``(B, 3, P, P)``.
+
+    Returns:
+        What the discriminator descends (the fields are constants to it, R1 penalty included), and
+        what the fields descend (the discriminator is a constant to them), unweighted.
+    """
+    own = discriminator_loss(discriminator(real), discriminator(fake.detach()))
+    own = own + r1_weight * r1_penalty(discriminator, real)
+    frozen = {name: value.detach() for name, value in discriminator.named_parameters()}
+    judged = torch.func.functional_call(discriminator, frozen, (fake,))
+    return own, field_loss(judged)
+
+
+def adversarial_weight(fraction: float, settings: TextureAdaptionSettings) -> float:
+    """lambda_ds of eq. 12: nothing at first, then a linear ramp to the full weight."""
+    if fraction < settings.discriminator_from:
+        return 0.0
+    if settings.discriminator_ramp <= 0.0:
+        return settings.discriminator_weight
+    ramp = (fraction - settings.discriminator_from) / settings.discriminator_ramp
+    return settings.discriminator_weight * min(1.0, ramp)
+
+
+def as_patches(colors: Tensor, side: int) -> Tensor:
+    """Rows of colours ``(B * side * side, 3)`` as images ``(B, 3, side, side)``."""
+    return colors.reshape(-1, side, side, 3).permute(0, 3, 1, 2)

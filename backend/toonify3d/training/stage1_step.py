@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 
 from ..snr.fields import SurfaceSample
 from ..snr.guide import Guide
-from ..snr.prior import Prior
 from ..snr.rendering import (
     Rendered,
     Samples,
@@ -74,8 +73,23 @@ def free_points(count: int, device: torch.device, generator: torch.Generator) ->
     return torch.rand((count, 3), generator=generator, device=device) * 2.0 - 1.0
 
 
+class TrainableField(Protocol):
+    """What is rendered: a prior in training, or one whose colours come from elsewhere."""
+
+    def sdf(self, x: torch.Tensor) -> torch.Tensor:
+        """Signed distance ``(N,)``."""
+
+    def evaluate(self, x: torch.Tensor) -> SurfaceSample:
+        """Distance, gradient and features of ``(N, 3)`` points."""
+
+    def radiance(
+        self, x: torch.Tensor, sample: SurfaceSample, direction: torch.Tensor
+    ) -> torch.Tensor:
+        """Colour ``(N, 3)`` seen along unit directions."""
+
+
 class StepRenderer:
-    """Renders batches of rays with a prior that is being trained.
+    """Renders batches of rays with fields that are being trained.
 
     Args:
         prior: The fields.
@@ -87,7 +101,7 @@ class StepRenderer:
 
     def __init__(
         self,
-        prior: Prior,
+        prior: TrainableField,
         guide: Guide | None,
         settings: PriorSettings,
         corrections: FrameCorrections,
@@ -109,7 +123,7 @@ class StepRenderer:
         """
         settings = self.settings
         origins, directions = self.corrections.move(batch.frame, batch.origins, batch.directions)
-        samples = self._samples(origins.detach(), directions.detach(), float(inv_s))
+        samples = self._samples(origins.detach(), directions.detach(), _number(inv_s))
         points = origins[:, None] + directions[:, None] * samples.distance[..., None]
         free = free_points(settings.free_points, batch.origins.device, self.generator)
         with_stereo = stereo > 0
@@ -143,6 +157,16 @@ class StepRenderer:
             + stereo * guided
         )
         return Losses(total, color, mask, eikonal, guided, empty)
+
+    def render(
+        self, origins: torch.Tensor, directions: torch.Tensor, inv_s: torch.Tensor | float
+    ) -> Rendered:
+        """Rays ``(R, 3)`` accumulated (eq. 1, 5 and 6), colour divided as in the losses."""
+        samples = self._samples(origins, directions, _number(inv_s))
+        points = origins[:, None] + directions[:, None] * samples.distance[..., None]
+        surface = self.prior.evaluate(points.reshape(-1, 3))
+        rendered = self._render(points, directions, surface, samples, inv_s)
+        return rendered._replace(color=self._seen(rendered))
 
     def _samples(self, origins: torch.Tensor, directions: torch.Tensor, inv_s: float) -> Samples:
         settings = self.settings
@@ -222,3 +246,7 @@ class StepRenderer:
         # up to four cells.
         inside = empty_space_loss(-sdf, -self.guide.distance(free), 8.0 * self.guide.cell)
         return outside + inside
+
+
+def _number(value: torch.Tensor | float) -> float:
+    return float(value.detach()) if isinstance(value, torch.Tensor) else value

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..scene import ByteImage, Camera, Float32Array, Normalization, StylizedView
-from ..snr.avatar import PriorLike, StylizedGeometry
+from ..snr.avatar import PriorLike, StylizedShape
 from ..snr.rendering import trace
 from ..snr.texture import BeliefMaps, smoothstep
 from .adaption_settings import TextureAdaptionSettings
@@ -70,7 +70,7 @@ def working_size(views: list[StylizedView], most: int) -> float:
 
 
 def portrait_points(
-    geometry: StylizedGeometry,
+    geometry: StylizedShape,
     views: list[StylizedView],
     normalization: Normalization,
     settings: TextureAdaptionSettings,
@@ -95,7 +95,7 @@ def portrait_points(
 
 
 def camera_points(
-    geometry: StylizedGeometry, cameras: list[Camera], normalization: Normalization, longest: int
+    geometry: StylizedShape, cameras: list[Camera], normalization: Normalization, longest: int
 ) -> SurfacePoints:
     """Surface points of cameras without portraits, pictures shrunk to ``longest`` pixels."""
     parts = []
@@ -149,7 +149,7 @@ def _shrunk(view: StylizedView, scale: float) -> _Picture:
 
 @torch.no_grad()
 def _see(
-    geometry: StylizedGeometry, picture: _Picture, normalization: Normalization
+    geometry: StylizedShape, picture: _Picture, normalization: Normalization
 ) -> tuple[SurfacePoints, Float32Array]:
     """Trace one picture's pixels; also its depth map along z in unit space (0 = none)."""
     device = geometry.device

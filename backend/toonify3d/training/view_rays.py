@@ -128,6 +128,7 @@ class ViewRays:
         self.colors = np.concatenate(colors)
         self.masks = np.concatenate(masks)
         distance = np.concatenate(distances)
+        self._interior = distance > reach
         pools = [distance > 0, np.abs(distance) <= edge, distance < -edge]
         self._pools = [np.nonzero(pool)[0] for pool in pools]
 
@@ -145,7 +146,21 @@ class ViewRays:
         for pool, share in zip(self._pools, shares, strict=True):
             if len(pool) and share > 0:
                 parts.append(pool[generator.integers(0, len(pool), max(1, round(share * count)))])
-        chosen = np.concatenate(parts)
+        rays, color, mask, _ = self._take(np.concatenate(parts))
+        return rays, color, mask
+
+    def draw_evenly(
+        self, count: int, generator: np.random.Generator
+    ) -> tuple[Rays, Tensor, Tensor, Tensor]:
+        """``count`` rays, every candidate pixel as likely as any other.
+
+        Returns:
+            Rays, colours ``(N, 3)``, mask values ``(N,)`` in 0..1 and whether the pixel is far
+            inside the silhouette ``(N,)`` bool.
+        """
+        return self._take(generator.integers(0, len(self.pixels), count))
+
+    def _take(self, chosen: npt.NDArray[np.int64]) -> tuple[Rays, Tensor, Tensor, Tensor]:
         chosen = chosen[np.argsort(self.pixels[chosen, 0], kind="stable")]
         origins, directions = [], []
         for number, camera in enumerate(self._cameras):
@@ -155,7 +170,8 @@ class ViewRays:
             directions.append(rays.direction)
         color = torch.tensor(self.colors[chosen], device=self._device).float() / 255.0
         mask = torch.tensor(self.masks[chosen], device=self._device).float() / 255.0
-        return Rays(torch.cat(origins), torch.cat(directions)), color, mask
+        interior = torch.tensor(self._interior[chosen], device=self._device)
+        return Rays(torch.cat(origins), torch.cat(directions)), color, mask, interior
 
     @staticmethod
     def _above_crop(scene: Scene, camera: Camera) -> npt.NDArray[np.bool_]:
@@ -169,6 +185,64 @@ class ViewRays:
         toward = scene.normalization.center - origin
         middle = origin + (toward * direction).sum(1, keepdims=True) * direction
         return np.asarray((middle[:, 2] > scene.crop_z).reshape(shape))
+
+
+class PatchRays:
+    """Square patches of portrait pixels that lie wholly inside the silhouette.
+
+    Args:
+        views: The portraits.
+        normalization: World to unit space.
+        device: Where the rays are wanted.
+        side: Pixels along each side.
+    """
+
+    def __init__(
+        self,
+        views: list[StylizedView],
+        normalization: Normalization,
+        device: torch.device,
+        side: int,
+    ) -> None:
+        self.side = side
+        self._views, self._normalization, self._device = views, normalization, device
+        corners = []
+        for number, view in enumerate(views):
+            inside = (view.mask > 127).astype(np.uint8)
+            # A pixel stays when the whole patch to its right and below is inside.
+            kernel = np.ones((side, side), np.uint8)
+            whole = cv2.erode(inside, kernel, anchor=(0, 0), borderValue=(0,))
+            row, column = np.nonzero(whole)
+            corners.append(np.stack([np.full_like(row, number), row, column], axis=1))
+        self.corners = np.concatenate(corners)
+
+    def draw(self, count: int, generator: np.random.Generator) -> tuple[Rays, Tensor] | None:
+        """``count`` patches, row by row: rays and colours ``(count * side^2, 3)``.
+
+        Half of them are mirrored (the colours of a patch stay with their rays). None when no
+        patch fits into any silhouette.
+        """
+        if not len(self.corners):
+            return None
+        steps = np.arange(self.side)
+        rays, colors = [], []
+        for number, top, left in self.corners[generator.integers(0, len(self.corners), count)]:
+            across = steps[::-1] if generator.random() < 0.5 else steps
+            row, column = np.meshgrid(top + steps, left + across, indexing="ij")
+            view = self._views[number]
+            part = pixel_rays(
+                view.frame.camera, column.ravel(), row.ravel(), self._normalization, self._device
+            )
+            rays.append(part)
+            colors.append(view.image[row.ravel(), column.ravel()])
+        color = torch.tensor(np.concatenate(colors), device=self._device).float() / 255.0
+        return (
+            Rays(
+                torch.cat([part.origin for part in rays]),
+                torch.cat([part.direction for part in rays]),
+            ),
+            color,
+        )
 
 
 def signed_distance(inside: npt.NDArray[np.bool_]) -> Float32Array:

@@ -1,0 +1,299 @@
+"""Stage III of the fast presets: albedo on surface points that are found once.
+
+The shape is frozen, so every pixel's surface point and what the prior says there are computed once;
+training touches colours only. Eq. 10: the colour of a pixel is ``s * c_tex`` at its surface point
+(the weights of a ray concentrate there); eq. 11: a palette discriminator on patches; eq. 13: masked
+L1 to the portraits. Of eq. 12 the silhouette and eikonal terms have no gradient here and are left
+out.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..scene import ByteImage, Frame, Scene, StylizedView
+from ..snr.avatar import StylizedShape
+from ..snr.texture import BeliefMaps, GlobalColorMap, LocalResidual, Reflection, TextureField
+from .adaption_settings import TextureAdaptionSettings
+from .discriminator import PaletteDiscriminator, adversarial_terms, adversarial_weight, as_patches
+from .palette import Posterize, style_palette
+from .surface_cache import SurfacePoints, camera_points, dominance, portrait_points
+
+# Longest side of the pictures of frames without a portrait.
+SIDE_PIXELS = 224
+# Smaller batches than this would not learn anything.
+LEAST_POINTS = 512
+
+
+class TextureAdaption:
+    """One run of stage III: everything a step needs.
+
+    Args:
+        points: Surface points of the portraits.
+        belief: Their belief maps.
+        sides: Surface points of frames without portraits, or None.
+        palette: Posterize colours ``(K, 3)``.
+        settings: See :class:`TextureAdaptionSettings`.
+    """
+
+    def __init__(
+        self,
+        points: SurfacePoints,
+        belief: BeliefMaps,
+        sides: SurfacePoints | None,
+        palette: ByteImage,
+        settings: TextureAdaptionSettings,
+    ) -> None:
+        self.points, self.sides, self.settings = points, sides, settings
+        device = points.y.device
+        torch.manual_seed(settings.seed)
+        width = points.feature.shape[1]
+        global_map = GlobalColorMap(width)
+        global_map.fit_range(points.color, points.feature, points.trust)
+        local = LocalResidual(
+            settings.levels,
+            settings.base_resolution,
+            settings.finest_resolution,
+            settings.log2_table,
+        )
+        self.texture = TextureField(global_map, local, belief).to(device)
+        self.reflection = Reflection(width).to(device)
+        self.discriminator = PaletteDiscriminator().to(device)
+        self.posterize = Posterize(palette)
+        self.weight = points.belief * dominance(belief, points, settings.view_sharpness)
+        self.blend = _together(belief, points.y)
+        self.side_blend = None if sides is None else _together(belief, sides.y)
+        self.windows = _windows(points, settings.patch)
+        self.side_windows = [] if sides is None else _windows(sides, settings.patch)
+        self.generator = torch.Generator(device).manual_seed(settings.seed)
+        self.random = np.random.default_rng(settings.seed)
+        self.count = settings.points
+        self._calls = 0
+
+    def modules(self) -> nn.ModuleDict:
+        """What is optimised."""
+        return nn.ModuleDict(
+            {
+                "global_map": self.texture.global_map,
+                "local": self.texture.local,
+                "reflection": self.reflection,
+                "discriminator": self.discriminator,
+            }
+        )
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """See :class:`.adaption_loop.Adaption`."""
+        rate = self.settings.map_learning_rate
+        return torch.optim.Adam(
+            [
+                {"params": self.texture.global_map.parameters(), "lr": rate},
+                {"params": self.reflection.parameters(), "lr": rate / 3.0},
+                {
+                    "params": self.texture.local.parameters(),
+                    "lr": self.settings.grid_learning_rate,
+                },
+                {"params": self.discriminator.parameters(), "lr": 5e-4},
+            ],
+            betas=(0.9, 0.99),
+            eps=1e-10,
+            fused=True,
+        )
+
+    def generators(self) -> dict[str, torch.Generator | np.random.Generator]:
+        """See :class:`.adaption_loop.Adaption`."""
+        return {"points": self.generator, "patches": self.random}
+
+    def shrink(self) -> int | None:
+        """See :class:`.adaption_loop.Adaption`."""
+        if self.count <= LEAST_POINTS:
+            return None
+        self.count //= 2
+        return self.count
+
+    def state(self) -> dict[str, Any]:
+        """See :class:`.adaption_loop.Adaption`; :func:`load_surface_texture` reads it."""
+        local = self.texture.local
+        return {
+            "rendering": "surface",
+            "weights": self.texture.belief.weights,
+            "depths": self.texture.belief.depths,
+            "projections": self.texture.belief.projections,
+            "features": self.texture.global_map.features,
+            "global_map": self.texture.global_map.state_dict(),
+            "grid": list(local.shape),
+            # Half precision is a thousandth of a logit here, a tenth of a grey level.
+            "local": {name: value.half() for name, value in local.state_dict().items()},
+        }
+
+    def figures(self) -> dict[str, Any]:
+        """See :class:`.adaption_loop.Adaption`."""
+        return {
+            "portrait_psnr": self.portrait_psnr(),
+            "points": len(self.points),
+            "palette": self.posterize.palette.tolist(),
+        }
+
+    def losses(self, fraction: float) -> tuple[Tensor, dict[str, float]]:
+        """Eq. 12 on one batch, ``fraction`` 0 to 1 of the way through the run."""
+        points, settings = self.points, self.settings
+        device = points.y.device
+        rows = torch.randint(len(points), (self.count,), generator=self.generator, device=device)
+        target = points.target[rows]
+        gate = torch.rand((len(rows), 1), generator=self.generator, device=device)
+        base = self.texture.global_map(
+            points.color[rows],
+            points.feature[rows],
+            (gate > settings.feature_dropout).to(target.dtype),
+        )
+        local = self.texture.local(points.y[rows])
+        shading = self.reflection(points.feature[rows], points.normal[rows], points.direction[rows])
+        trust, weight = points.trust[rows], self.weight[rows]
+        coarse = _weighted_l1(shading.detach() * torch.sigmoid(base) - target, trust)
+        # The residual learns the full correction; belief scales it where it is used.
+        full = torch.sigmoid(base.detach() + local)
+        color = _weighted_l1(shading * full - target, weight)
+        small = local.square().mean()
+        shade = (shading - 1.0).abs().mean()
+        chroma = (shading - shading.mean(1, keepdim=True)).abs().mean()
+        total = (
+            coarse
+            + color
+            + settings.residual_weight * small
+            + settings.reflection_weight * shade
+            + settings.monochrome_weight * chroma
+        )
+        values = {"color": float(color.detach()), "global": float(coarse.detach())}
+        values["reflection"] = float(shade.detach())
+        self._calls += 1
+        if settings.discriminator_weight > 0 and self._calls % settings.discriminator_every == 0:
+            adversarial, palette = self._adversarial(fraction)
+            total = total + adversarial
+            values["palette"] = palette
+        values["total"] = float(coarse.detach() + color.detach())
+        return total, values
+
+    def _adversarial(self, fraction: float) -> tuple[Tensor, float]:
+        """Both sides of eq. 11 in one loss; D is a constant where the fields are concerned."""
+        settings = self.settings
+        real_rows = self._draw(self.windows, settings.patches)
+        if not len(real_rows):
+            return self.points.y.new_zeros(()), 0.0
+        target = self.points.target[real_rows.reshape(-1)]
+        real = as_patches(self.posterize(target), settings.patch)
+        fake = self._fake()
+        own, fields = adversarial_terms(self.discriminator, real, fake, settings.r1_weight)
+        scale = adversarial_weight(fraction, settings) * settings.discriminator_every
+        return own + scale * fields, float(fields.detach())
+
+    def _fake(self) -> Tensor:
+        """Patches ``(B, 3, P, P)`` of ``s * c_tex``, from portraits and from side frames."""
+        half = self.settings.patches // 2 if self.side_windows else 0
+        parts = [(self.points, self.blend, self._draw(self.windows, self.settings.patches - half))]
+        if self.sides is not None and self.side_blend is not None and half:
+            parts.append((self.sides, self.side_blend, self._draw(self.side_windows, half)))
+        patches = []
+        for points, blend, windows in parts:
+            rows = windows.reshape(-1)
+            logits = self.texture.global_map(points.color[rows], points.feature[rows])
+            logits = logits + blend[rows, None] * self.texture.local(points.y[rows])
+            shading = self.reflection(
+                points.feature[rows], points.normal[rows], points.direction[rows]
+            )
+            patches.append(as_patches(shading * torch.sigmoid(logits), self.settings.patch))
+        return torch.cat(patches)
+
+    def _draw(self, windows: list[Tensor], count: int) -> Tensor:
+        """``count`` windows of point rows, ``(B, P, P)``, flipped at random."""
+        if not windows:
+            return torch.zeros((0, self.settings.patch, self.settings.patch), dtype=torch.int64)
+        chosen = [windows[i] for i in self.random.integers(0, len(windows), count)]
+        flips = self.random.random(count) < 0.5
+        return torch.stack(
+            [window.flip(1) if flip else window for window, flip in zip(chosen, flips, strict=True)]
+        )
+
+    @torch.no_grad()
+    def portrait_psnr(self, count: int = 60_000) -> float:
+        """PSNR in dB of the albedo against the portraits, weighted by belief."""
+        rows = torch.arange(0, len(self.points), max(1, len(self.points) // count))
+        base = self.texture.global_map(self.points.color[rows], self.points.feature[rows])
+        logits = base + self.blend[rows, None] * self.texture.local(self.points.y[rows])
+        error = (torch.sigmoid(logits) - self.points.target[rows]).square().mean(1)
+        weight = self.points.belief[rows]
+        mean = float((error * weight).sum() / weight.sum().clamp(min=1e-6))
+        return -10.0 * math.log10(max(mean, 1e-9))
+
+
+def load_surface_texture(state: dict[str, Any], device: torch.device | str) -> TextureField:
+    """The texture that :meth:`TextureAdaption.state` described."""
+    maps = BeliefMaps(state["weights"], state["depths"], state["projections"])
+    global_map = GlobalColorMap(state["features"])
+    local = LocalResidual(*state["grid"])
+    global_map.load_state_dict(state["global_map"])
+    local.load_state_dict({name: value.float() for name, value in state["local"].items()})
+    texture = TextureField(global_map, local, maps).to(device)
+    texture.requires_grad_(False)
+    return texture
+
+
+def prepare(
+    scene: Scene,
+    geometry: StylizedShape,
+    views: list[StylizedView],
+    palette: ByteImage,
+    settings: TextureAdaptionSettings,
+) -> TextureAdaption:
+    """Find the surface behind every portrait pixel and set up the training."""
+    points, belief = portrait_points(geometry, views, scene.normalization, settings)
+    cameras = [frame.camera for frame in side_frames(scene, views, settings.side_views)]
+    sides = None
+    if cameras and settings.discriminator_weight > 0:
+        sides = camera_points(geometry, cameras, scene.normalization, SIDE_PIXELS)
+    colors = style_palette(palette, views, settings.palette_colors, settings.seed)
+    return TextureAdaption(points, belief, sides, colors, settings)
+
+
+def side_frames(scene: Scene, views: list[StylizedView], count: int) -> list[Frame]:
+    """Up to ``count`` frames far (over 0.35 rad) from every portrait, evenly spread by yaw."""
+    covered = np.array([view.frame.yaw for view in views])
+
+    def away(frame: Frame) -> float:
+        turn = np.angle(np.exp(1j * (covered - frame.yaw)))
+        return float(np.abs(turn).min())
+
+    far = sorted((f for f in scene.frames if away(f) > 0.35), key=lambda frame: frame.yaw)
+    if len(far) <= count:
+        return far
+    return [far[int((i + 0.5) * len(far) / count)] for i in range(count)]
+
+
+def _together(belief: BeliefMaps, y: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([belief(part) for part in y.split(1 << 16)])
+
+
+def _weighted_l1(difference: Tensor, weight: Tensor) -> Tensor:
+    """Eq. 13 with soft masks: mean over channels, weighted mean over points.
+
+    Rounded off below 0.02: the bare L1 keeps the grid jittering round its optimum.
+    """
+    rounded = (difference.square() + 4e-4).sqrt() - 0.02
+    return (rounded.mean(1) * weight).sum() / weight.sum().clamp(min=1e-3)
+
+
+def _windows(points: SurfacePoints, side: int) -> list[Tensor]:
+    """Windows ``(side, side)`` of point rows without a gap, at half overlap, over all views."""
+    out = []
+    for index in points.index:
+        if min(index.shape) < side:
+            continue
+        tiles = index.unfold(0, side, side // 2).unfold(1, side, side // 2)
+        tiles = tiles.reshape(-1, side, side)
+        whole = (tiles >= 0).flatten(1).all(1)
+        out += list(tiles[whole].to(points.y.device))
+    return out

@@ -1,0 +1,301 @@
+"""Stage III as published: F_tex and the reflection rendered by volume on the frozen F_geo.
+
+Eq. 10 along every ray, eq. 13 against the portraits, eq. 11 on one patch of rays per step. F_geo is
+fixed, so weights need no gradient and the silhouette and eikonal terms of eq. 12 have none: they
+are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..scene import ByteImage, Scene, StylizedView
+from ..snr.adapted import AdaptedGeometry, project_to_surface
+from ..snr.avatar import StylizedShape
+from ..snr.fields import AppearanceField, SurfaceSample
+from ..snr.guide import Guide
+from ..snr.prior import Prior
+from ..snr.rendering import (
+    Samples,
+    accumulate_weights,
+    sample_along,
+    section_opacity,
+    sphere_interval,
+)
+from ..snr.volume_texture import AppearanceReflection, VolumeTexture
+from .adaption_settings import TextureAdaptionSettings
+from .discriminator import PaletteDiscriminator, adversarial_terms, adversarial_weight, as_patches
+from .losses import color_loss
+from .palette import Posterize, style_palette
+from .stage1_step import guided_samples
+from .view_rays import PatchRays, Rays, ViewRays
+
+LEAST_RAYS = 64
+GUIDE_SIDE = 128
+# Surface points that F_tex's start is fitted to, and how many of them a step takes.
+WARM_POINTS = 20_000
+WARM_BATCH = 1024
+# Samples of less weight than this are not coloured by the guided sampler.
+LEAST_WEIGHT = 1e-4
+JUDGED_RAYS = 4096
+
+
+class VolumeRendering:
+    """Weights of rays through a frozen shape, and what the colour networks need there.
+
+    Args:
+        geometry: Stage II's result.
+        settings: Sampler and sample counts.
+    """
+
+    def __init__(self, geometry: StylizedShape, settings: TextureAdaptionSettings) -> None:
+        self.geometry, self.settings = geometry, settings
+        fields = appearance_source(geometry)
+        self.inv_s = float(fields.inv_s)
+        self.guide: Guide | None = None
+        if settings.sampler == "guided":
+            self.guide = Guide.from_field(geometry.sdf, GUIDE_SIDE, 0.0, geometry.device)
+
+    @torch.no_grad()
+    def weigh(
+        self, rays: Rays, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, SurfaceSample, Tensor]:
+        """Samples of ``R`` rays that matter for the colour.
+
+        Returns:
+            Weight ``(M,)``, ray ``(M,)`` int64, and F_geo's answers and the points ``(M, 3)`` of
+            the samples; with the hierarchical sampler all of them.
+        """
+        samples = self._samples(rays, generator)
+        count = samples.distance.shape[1]
+        points = rays.at(samples.distance).reshape(-1, 3)
+        surface = self.geometry.evaluate(points)
+        alpha = section_opacity(
+            surface.sdf.view(len(rays), count),
+            surface.gradient.view(len(rays), count, 3),
+            rays.direction,
+            samples.length,
+            self.inv_s,
+        )
+        weights = accumulate_weights(alpha)
+        if self.guide is not None:  # a soft surface is not opaque within the sampled span
+            weights = weights / weights.sum(1, keepdim=True).clamp(min=0.05)
+        flat = weights.reshape(-1)
+        least = LEAST_WEIGHT if self.guide is not None else -1.0
+        index = (flat > least).nonzero()[:, 0]
+        chosen = SurfaceSample(*(value[index] for value in surface))
+        return flat[index], index // count, chosen, points[index]
+
+    def _samples(self, rays: Rays, generator: torch.Generator | None) -> Samples:
+        settings = self.settings
+        if self.guide is not None:
+            return guided_samples(
+                self.guide, rays.origin, rays.direction, settings.samples, self.inv_s, generator
+            )
+        near, far, _ = sphere_interval(rays.origin, rays.direction)
+        return sample_along(
+            self.geometry,
+            rays.origin,
+            rays.direction,
+            near,
+            far,
+            settings.coarse_samples,
+            settings.fine_samples,
+            generator=generator,
+        )
+
+
+class VolumeAdaption:
+    """One run of stage III by volume rendering.
+
+    Args:
+        scene: The capture.
+        geometry: Stage II's result, frozen; its appearance field becomes the reflection.
+        views: Stylized portraits.
+        palette: The exemplar or its main colours ``(..., 3)``.
+        settings: See :class:`.TextureAdaptionSettings`.
+
+    Raises:
+        TypeError: The prior has no appearance network.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        geometry: StylizedShape,
+        views: list[StylizedView],
+        palette: ByteImage,
+        settings: TextureAdaptionSettings,
+    ) -> None:
+        self.geometry, self.settings = geometry, settings
+        device = geometry.device
+        torch.manual_seed(settings.seed)
+        self.random = np.random.default_rng(settings.seed)
+        self.generator = torch.Generator(device).manual_seed(settings.seed)
+        source = appearance_source(geometry)
+        self.texture = VolumeTexture(source.feature_width, settings.layers, settings.width)
+        self.texture.to(device)
+        appearance: AppearanceField = source.appearance
+        self.reflection = AppearanceReflection(appearance).to(device)
+        self.discriminator = PaletteDiscriminator().to(device)
+        self.posterize = Posterize(
+            style_palette(palette, views, settings.palette_colors, settings.seed)
+        )
+        reach = max(8, views[0].image.shape[1] // 12)
+        self.rays = ViewRays(scene, views, device, edge=max(3, reach // 5), reach=reach)
+        self.patches = PatchRays(views, scene.normalization, device, settings.patch)
+        self.rendering = VolumeRendering(geometry, settings)
+        self.ray_count = settings.rays
+        self._warm_start()
+
+    def modules(self) -> nn.ModuleDict:
+        """See :class:`.adaption_loop.Adaption`."""
+        return nn.ModuleDict(
+            {
+                "texture": self.texture,
+                "reflection": self.reflection,
+                "discriminator": self.discriminator,
+            }
+        )
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """See :class:`.adaption_loop.Adaption`."""
+        return torch.optim.Adam(
+            self.modules().parameters(),
+            lr=self.settings.volume_learning_rate,
+            betas=(0.9, 0.99),
+            eps=1e-10,
+        )
+
+    def generators(self) -> dict[str, torch.Generator | np.random.Generator]:
+        """See :class:`.adaption_loop.Adaption`."""
+        return {"rays": self.random, "samples": self.generator}
+
+    def losses(self, fraction: float) -> tuple[Tensor, dict[str, float]]:
+        """Eq. 12 on one batch: random rays, and patches whose rays count among the batch's."""
+        settings = self.settings
+        weight = adversarial_weight(fraction, settings)
+        count = max(1, min(settings.patches, self.ray_count // (2 * settings.patch**2)))
+        drawn = self.patches.draw(count, self.random) if settings.discriminator_weight else None
+        inside = 0 if drawn is None else len(drawn[0])
+        rays, target, mask, _ = self.rays.draw_evenly(max(1, self.ray_count - inside), self.random)
+        if drawn is not None:
+            rays = Rays(
+                torch.cat([rays.origin, drawn[0].origin]),
+                torch.cat([rays.direction, drawn[0].direction]),
+            )
+            target = torch.cat([target, drawn[1]])
+            mask = torch.cat([mask, torch.ones(inside, device=mask.device)])
+        color, shade = self.render(rays)
+        fit = color_loss(color, target, (mask > 0.5).to(mask.dtype))
+        off = (shade - 1.0).abs().mean()
+        chroma = (shade - shade.mean(1, keepdim=True)).abs().mean()
+        total = fit + settings.reflection_weight * off + settings.monochrome_weight * chroma
+        values = {"color": float(fit.detach()), "reflection": float(off.detach())}
+        if drawn is not None:
+            real = as_patches(self.posterize(self._real_colors(count)), settings.patch)
+            fake = as_patches(color[-inside:], settings.patch)
+            own, fields = adversarial_terms(self.discriminator, real, fake, settings.r1_weight)
+            total = total + own + weight * fields
+            values["palette"] = float(fields.detach())
+        values["total"] = values["color"]
+        return total, values
+
+    def _real_colors(self, count: int) -> Tensor:
+        drawn = self.patches.draw(count, self.random)
+        assert drawn is not None  # the caller has just drawn some
+        return drawn[1]
+
+    def render(self, rays: Rays) -> tuple[Tensor, Tensor]:
+        """Eq. 10: accumulated ``s * c_tex`` ``(R, 3)``, and ``s`` of its samples ``(M, 3)``."""
+        weight, ray, surface, points = self.rendering.weigh(rays, self.generator)
+        along = rays.direction[ray]
+        shade: Tensor = self.reflection(points, surface.gradient, along, surface.feature)
+        seen = shade * self.texture(points, surface.feature)
+        color = torch.zeros_like(rays.direction).index_add(0, ray, weight[:, None] * seen)
+        return color, shade
+
+    def shrink(self) -> int | None:
+        """See :class:`.adaption_loop.Adaption`."""
+        if self.ray_count <= LEAST_RAYS:
+            return None
+        self.ray_count //= 2
+        return self.ray_count
+
+    def state(self) -> dict[str, Any]:
+        """See :class:`.adaption_loop.Adaption`; :func:`load_volume_texture` reads it."""
+        return {
+            "rendering": "volume",
+            "shape": list(self.texture.shape),
+            "parameters": self.texture.state_dict(),
+        }
+
+    def figures(self) -> dict[str, Any]:
+        """See :class:`.adaption_loop.Adaption`."""
+        return {
+            "portrait_psnr": self.portrait_psnr(),
+            "palette": self.posterize.palette.tolist(),
+        }
+
+    @torch.no_grad()
+    def portrait_psnr(self, count: int = JUDGED_RAYS) -> float:
+        """PSNR in dB of the volume-rendered albedo against the portraits' foreground."""
+        rays, target, mask, _ = self.rays.draw_evenly(count, np.random.default_rng(0))
+        error, total = 0.0, 0.0
+        for start in range(0, count, 512):
+            part = rays.part(slice(start, start + 512))
+            weight, ray, surface, points = self.rendering.weigh(part, None)
+            albedo = weight[:, None] * self.texture(points, surface.feature)
+            color = torch.zeros_like(part.direction).index_add(0, ray, albedo)
+            inside = (mask[start : start + 512] > 0.5).to(color.dtype)
+            off = (color - target[start : start + 512]).square().mean(1)
+            error, total = error + float((off * inside).sum()), total + float(inside.sum())
+        return -10.0 * math.log10(max(error / max(total, 1.0), 1e-9))
+
+    def _warm_start(self) -> None:
+        """Fit F_tex to the person's colours all round, so that unseen sides have some."""
+        steps = self.settings.warm_steps
+        if not steps:
+            return
+        device = self.geometry.device
+        free = torch.rand((WARM_POINTS, 3), generator=self.generator, device=device) * 1.6 - 0.8
+        points = project_to_surface(self.geometry, free)
+        if not len(points):
+            return
+        with torch.no_grad():
+            wanted = self.geometry.prior.color(self.geometry.to_prior(points))
+            feature = self.geometry.evaluate(points).feature
+        optimizer = torch.optim.Adam(self.texture.parameters(), lr=1e-3)
+        for _ in range(steps):
+            rows = torch.randint(
+                len(points), (WARM_BATCH,), generator=self.generator, device=device
+            )
+            loss = (self.texture(points[rows], feature[rows]) - wanted[rows]).abs().mean()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+
+
+def appearance_source(geometry: StylizedShape) -> Prior:
+    """The fields whose F_app and sharpness stage III starts from.
+
+    Raises:
+        TypeError: The prior is not a trained network.
+    """
+    fields = geometry.adapted if isinstance(geometry, AdaptedGeometry) else geometry.prior
+    if not isinstance(fields, Prior):
+        raise TypeError(f"volume rendering needs trained networks, not {type(fields).__name__}")
+    return fields
+
+
+def load_volume_texture(state: dict[str, Any], device: torch.device | str) -> VolumeTexture:
+    """The texture that :meth:`VolumeAdaption.state` described."""
+    texture = VolumeTexture(*state["shape"]).to(device)
+    texture.load_state_dict(state["parameters"])
+    texture.requires_grad_(False)
+    return texture
