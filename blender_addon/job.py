@@ -93,6 +93,8 @@ class Job:
         request: Written to ``request.json`` at the start; None to show what is already there.
         python: Interpreter of the backend environment.
         keep: The worker goes on when Blender closes.
+        title: For lists; the folder's name by default.
+        after: Starts only when this job is done; given up when that one fails.
     """
 
     def __init__(
@@ -102,8 +104,12 @@ class Job:
         python: str = "",
         *,
         keep: bool = False,
+        title: str = "",
+        after: Job | None = None,
     ) -> None:
         self.folder = folder
+        self.name = title or folder.name
+        self.after = after
         self.request = dict(request) if request is not None else jobfolder.read_request(folder)
         self.state = JobState.WAITING
         self.status: protocol.Status | None = None
@@ -124,16 +130,16 @@ class Job:
         self._signals = 0
 
     @property
-    def name(self) -> str:
-        """For lists."""
-        return self.folder.name
-
-    @property
     def active(self) -> bool:
         """True while a worker occupies the device for this job."""
         if self._child is not None:
             return self._child.poll() is None
         return not self._waiting and not self.state.finished
+
+    @property
+    def unfinished(self) -> bool:
+        """True while something is still to come: it waits, runs, or its process has not ended."""
+        return self.active or not self.state.finished
 
     @property
     def connected(self) -> bool:
@@ -187,6 +193,12 @@ class Job:
             self._server.send(protocol.Cancel())
         jobfolder.request_cancel(self.folder)
         self.state = JobState.CANCELLING
+
+    def skip(self) -> None:
+        """Give up a waiting job: the one it builds on has not been finished."""
+        self._waiting = False
+        text = "The job before it was not finished: resume that one, then restyle"
+        self._fail(protocol.Problem("skipped", text), JobState.CANCELLED)
 
     def detach(self) -> None:
         """Blender closes or the add-on is disabled: hang up; the worker ends itself or goes on."""
@@ -310,16 +322,17 @@ class JobQueue:
     @property
     def busy(self) -> bool:
         """True while there is something to poll."""
-        return any(job.active or not job.state.finished for job in self.jobs)
+        return any(job.unfinished for job in self.jobs)
 
     def submit(self, job: Job) -> None:
         """Add a job; it starts at once when no other runs, and the panel shows it.
 
         It takes the place of a finished job in the same folder (resume, restyle).
         """
-        self.jobs = [item for item in self.jobs if item.folder != job.folder or item.active]
+        self.jobs = [item for item in self.jobs if item.folder != job.folder or item.unfinished]
         self.jobs.append(job)
-        self.current = job
+        if self.current is None or self.current not in self.jobs or self.current.state.finished:
+            self.current = job
         self.poll()
 
     def attach(self, folder: Path) -> Job:
@@ -336,9 +349,11 @@ class JobQueue:
         return job
 
     def remove(self, job: Job) -> None:
-        """Forget a job that is not running."""
+        """Forget a job that is not running; one that waits is given up."""
         if job.active:
             return
+        if not job.state.finished:
+            job.cancel()
         self.jobs.remove(job)
         if self.current is job:
             self.current = self.jobs[-1] if self.jobs else None
@@ -347,14 +362,25 @@ class JobQueue:
         """Poll every job and start the next; True when something changed."""
         changed = False
         for job in self.jobs:
-            if not job.state.finished or job.active:
+            if job.unfinished:
                 changed |= job.poll()
         if not any(job.active for job in self.jobs):
-            waiting = next((job for job in self.jobs if job.state is JobState.WAITING), None)
-            if waiting is not None:
-                waiting.start()
-                changed = True
+            changed |= self._start_next()
         return changed
+
+    def _start_next(self) -> bool:
+        """Start the first job that waits, unless what it builds on has failed."""
+        for job in self.jobs:
+            if job.state is not JobState.WAITING:
+                continue
+            if job.after is not None and job.after.state is not JobState.DONE:
+                job.skip()
+                continue
+            if self.current is None or self.current.state.finished:
+                self.current = job
+            job.start()
+            return True
+        return False
 
     def close(self) -> None:
         """Hang up on every worker."""

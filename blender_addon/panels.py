@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import bpy
 
-from . import problems, session
+from . import estimates, pictures, problems, properties, session
+from .capture_check import Finding
 from .job import Job, JobState
-from .operators.job import missing_input
+from .requests import exemplars, missing_input
 from .scene import importer, material
 from .scene.mesh import STYLE_PROPERTY
 from .texts import draw_text
@@ -39,22 +40,141 @@ class TOONIFY3D_PT_main(_Panel, bpy.types.Panel):  # noqa: N801 - Blender's nami
         """Draw the inputs."""
         layout = self.layout
         settings = context.scene.toonify3d
-        column = layout.column()
-        column.use_property_split = True
-        column.use_property_decorate = False
-        for name in ("capture", "exemplar", "preset", "strength", "output"):
-            column.prop(settings, name)
-        reason = missing_input(context)
-        if reason:
-            draw_text(layout, reason, icon="INFO")
-            if "preferences" in reason:
-                layout.operator("toonify3d.open_preferences", icon="PREFERENCES")
-        row = layout.row()
-        row.scale_y = 1.6
-        row.operator("toonify3d.stylize", icon="OUTLINER_OB_ARMATURE")
+        row = _column(layout).row(align=True)
+        row.prop(settings, "capture")
+        row.operator("toonify3d.check_capture", text="", icon="VIEWZOOM")
+        _draw_check(layout, settings)
+        _draw_exemplars(layout, settings)
+        column = _column(layout)
+        column.prop(settings, "preset")
+        _draw_estimate(layout, settings)
+        _column(layout).prop(settings, "strength")
+        _draw_options(layout, settings)
+        _column(layout).prop(settings, "output")
+        _draw_start(layout, context)
+
+
+def _column(layout: bpy.types.UILayout) -> bpy.types.UILayout:
+    """Labels left, fields right."""
+    column = layout.column()
+    column.use_property_split = True
+    column.use_property_decorate = False
+    return column
+
+
+_FINDING_ICONS = {"stop": "CANCEL", "warning": "ERROR", "hint": "INFO", "ok": "CHECKMARK"}
+
+
+def _draw_check(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
+    """What the capture check says about the chosen film."""
+    check = session.capture_check
+    if check.running:
         row = layout.row(align=True)
-        row.operator("toonify3d.restyle")
-        row.operator("toonify3d.attach")
+        row.label(text="Checking the capture...", icon="TIME")
+        row.operator("toonify3d.stop_check", text="", icon="X")
+        return
+    chosen = properties.absolute(settings.capture)
+    if chosen is None or check.capture != str(chosen):
+        return
+    if check.problem:
+        draw_text(layout, check.problem, icon="INFO")
+    faults = [item for item in check.findings if item.severity != "ok"]
+    if check.findings and not faults:
+        layout.label(text="The capture is good", icon="CHECKMARK")
+    if faults:
+        _draw_faults(layout.box(), faults, check.verdict)
+
+
+def _draw_faults(box: bpy.types.UILayout, faults: list[Finding], verdict: str) -> None:
+    grave = verdict in {"stop", "warning"}
+    for item in faults[:4]:
+        part = box.column(align=True)
+        part.alert = item.severity in {"stop", "warning"}
+        draw_text(part, item.what, icon=_FINDING_ICONS[item.severity])
+        if item.severity == "hint" and grave:
+            continue
+        rest = box.column(align=True)
+        rest.active = False
+        for text in (item.why, item.what_to_do):
+            if text:
+                draw_text(rest, text, icon="BLANK1")
+    row = box.row(align=True)
+    row.operator("toonify3d.open_sheet", icon="IMAGE_DATA")
+    if verdict == "warning":
+        row.operator("toonify3d.stylize", text="Start Anyway", icon="PLAY").anyway = True
+    if grave:
+        draw_text(box, "Film again, or choose another capture above", icon="FILE_MOVIE")
+
+
+def _draw_exemplars(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
+    """The exemplar's field, and a picture of every exemplar."""
+    row = _column(layout).row(align=True)
+    row.prop(settings, "exemplar")
+    row.operator("toonify3d.add_exemplars", text="", icon="ADD")
+    main = properties.absolute(settings.exemplar)
+    if main is None:
+        return
+    more = [properties.absolute(item.path) for item in settings.more_exemplars]
+    if not more:
+        icon = pictures.icon(main)
+        if icon:
+            layout.template_icon(icon_value=icon, scale=5.0)
+        return
+    grid = layout.grid_flow(row_major=True, columns=3, even_columns=True, align=True)
+    for index, path in enumerate([main, *more]):
+        cell = grid.column(align=True)
+        cell.template_icon(icon_value=pictures.icon(path), scale=3.5)
+        row = cell.row(align=True)
+        row.label(text=path.stem if path else "?")
+        if index:
+            button = row.operator("toonify3d.remove_exemplar", text="", icon="X", emboss=False)
+            button.index = index - 1
+
+
+def _draw_estimate(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
+    """Time and memory of the chosen preset."""
+    count = len(exemplars(settings))
+    device = session.device_kind()
+    cost = estimates.estimate(settings.preset, device, session.measured(), max(1, count))
+    text = "Not measured on this device yet" if cost is None else cost.text()
+    column = layout.column(align=True)
+    column.active = False
+    draw_text(column, text, icon="TIME")
+
+
+def _draw_options(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
+    """Closed sub-panels: what most jobs leave alone."""
+    header, body = layout.panel("TOONIFY3D_features", default_closed=True)
+    header.label(text="Features")
+    if body is not None:
+        column = _column(body)
+        for name in properties.FEATURES:
+            column.prop(settings, name, slider=True)
+        note = body.column(align=True)
+        note.active = False
+        draw_text(note, "0 keeps the person's own, 1 follows the exemplar", icon="INFO")
+    header, body = layout.panel("TOONIFY3D_options", default_closed=True)
+    header.label(text="Options")
+    if body is not None:
+        column = body.column(align=True)
+        for name in ("check_capture", "live_mesh", "live_cameras"):
+            column.prop(settings, name)
+
+
+def _draw_start(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+    reason = missing_input(context)
+    if reason:
+        draw_text(layout, reason, icon="INFO")
+        if "preferences" in reason:
+            layout.operator("toonify3d.open_preferences", icon="PREFERENCES")
+    row = layout.row()
+    row.scale_y = 1.6
+    count = len(exemplars(context.scene.toonify3d))
+    text = f"Stylize {count} Avatars" if count > 1 else "Stylize Avatar"
+    row.operator("toonify3d.stylize", text=text, icon="OUTLINER_OB_ARMATURE")
+    row = layout.row(align=True)
+    row.operator("toonify3d.restyle")
+    row.operator("toonify3d.attach")
 
 
 class TOONIFY3D_PT_job(_Panel, bpy.types.Panel):  # noqa: N801
@@ -71,11 +191,12 @@ class TOONIFY3D_PT_job(_Panel, bpy.types.Panel):  # noqa: N801
             _draw_last(layout, context.scene.toonify3d.job)
             return
         _draw_queue(layout)
-        layout.label(text=f"{job.name}: {job.state.value}", icon=_STATE_ICONS[job.state])
+        layout.label(text=job.name, icon="FILE_FOLDER")
+        layout.label(text=job.state.value, icon=_STATE_ICONS[job.state])
         _draw_progress(layout, job)
         _draw_preview(layout, job)
         _draw_problem(layout, job)
-        _draw_actions(layout, job)
+        _draw_actions(layout, context, job)
 
 
 def _draw_last(layout: bpy.types.UILayout, folder: str) -> None:
@@ -88,17 +209,22 @@ def _draw_last(layout: bpy.types.UILayout, folder: str) -> None:
 
 
 def _draw_queue(layout: bpy.types.UILayout) -> None:
-    if len(session.queue.jobs) < 2:
+    """The list of jobs, when there are several."""
+    jobs = session.queue.jobs
+    if len(jobs) < 2:
         return
     column = layout.column(align=True)
-    for index, job in enumerate(session.queue.jobs[-6:], max(0, len(session.queue.jobs) - 6)):
-        button = column.operator(
+    for index, job in enumerate(jobs[-6:], max(0, len(jobs) - 6)):
+        row = column.row(align=True)
+        button = row.operator(
             "toonify3d.show_job",
-            text=f"{job.name}: {job.state.value}",
+            text=job.name,
             icon=_STATE_ICONS[job.state],
             depress=job is session.queue.current,
         )
         button.index = index
+        if not job.active:
+            row.operator("toonify3d.remove_job", text="", icon="X").index = index
 
 
 def _draw_progress(layout: bpy.types.UILayout, job: Job) -> None:
@@ -120,7 +246,7 @@ def _draw_progress(layout: bpy.types.UILayout, job: Job) -> None:
 
 
 def _draw_preview(layout: bpy.types.UILayout, job: Job) -> None:
-    icon = session.preview_icon(job.preview) if job.state is not JobState.FAILED else 0
+    icon = pictures.icon(job.preview) if job.state is not JobState.FAILED else 0
     if icon:
         layout.template_icon(icon_value=icon, scale=9.0)
 
@@ -138,7 +264,7 @@ def _draw_problem(layout: bpy.types.UILayout, job: Job) -> None:
         box.operator(hint.operator, icon="TOOL_SETTINGS")
 
 
-def _draw_actions(layout: bpy.types.UILayout, job: Job) -> None:
+def _draw_actions(layout: bpy.types.UILayout, context: bpy.types.Context, job: Job) -> None:
     if not job.state.finished:
         layout.operator("toonify3d.cancel", icon="CANCEL")
     row = layout.row(align=True)
@@ -146,6 +272,9 @@ def _draw_actions(layout: bpy.types.UILayout, job: Job) -> None:
         row.operator("toonify3d.resume", icon="PLAY")
     if job.state is JobState.DONE:
         row.operator("toonify3d.import_result", icon="IMPORT")
+        row = layout.row(align=True)
+        row.operator("toonify3d.refine", icon="MOD_SMOOTH")
+        row.prop(context.scene.toonify3d, "longer", text="Longer")
     row = layout.row(align=True)
     row.operator("toonify3d.open_folder", text="Folder", icon="FILE_FOLDER")
     row.operator("toonify3d.copy_report", text="Copy Report", icon="COPYDOWN")
@@ -166,9 +295,7 @@ class TOONIFY3D_PT_avatar(_Panel, bpy.types.Panel):  # noqa: N801
         """Draw style and toon sliders."""
         layout = self.layout
         avatar = importer.find_avatar(context)
-        column = layout.column()
-        column.use_property_split = True
-        column.use_property_decorate = False
+        column = _column(layout)
         if STYLE_PROPERTY in avatar:
             column.prop(avatar, f'["{STYLE_PROPERTY}"]', text="Style", slider=True)
         node = material.toon_node(avatar)
@@ -198,9 +325,7 @@ class TOONIFY3D_PT_turntable(_Panel, bpy.types.Panel):  # noqa: N801
         """Draw the settings and the button."""
         layout = self.layout
         group = context.scene.toonify3d_turntable
-        column = layout.column()
-        column.use_property_split = True
-        column.use_property_decorate = False
+        column = _column(layout)
         names = ("seconds", "fps", "size", "engine", "samples", "turns", "light", "transparent")
         for name in names:
             column.prop(group, name)
@@ -224,6 +349,24 @@ class TOONIFY3D_PT_export(_Panel, bpy.types.Panel):  # noqa: N801
         row = self.layout.row(align=True)
         for kind in ("GLB", "FBX", "USD", "OBJ", "STL"):
             row.operator("toonify3d.export", text=kind).kind = kind
+        _draw_bake(self.layout, context)
+
+
+def _draw_bake(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+    """Textures for the artist's own retopology."""
+    bake = session.bake
+    column = layout.column(align=True)
+    if bake.running:
+        draw_text(column, f"Baking onto {bake.target}: {bake.message}", icon="TIME")
+        column.operator("toonify3d.stop_bake", icon="CANCEL")
+        return
+    row = column.row(align=True)
+    row.operator("toonify3d.bake", icon="TEXTURE")
+    row.prop(context.scene.toonify3d, "bake_size", text="")
+    if bake.problem:
+        box = column.box()
+        box.alert = True
+        draw_text(box, bake.problem, icon="ERROR")
 
 
 CLASSES = (

@@ -2,21 +2,59 @@
 """What the artist chooses for a job; stored with the scene."""
 
 from pathlib import Path
+from typing import Any
 
 import bpy
 
-from . import compat
+from . import compat, estimates
 
 PRESETS = (
-    (
-        "preview",
-        "Preview",
-        "A first look: about six minutes on two CPU cores, 30k triangles, 2K texture",
-    ),
-    ("standard", "Standard", "Good quality; wants a GPU, or patience"),
-    ("high", "High", "Fine detail; wants a GPU with 8 GB or more"),
+    ("preview", "Preview", "A first look in minutes: 30k triangles, 2K texture"),
+    ("standard", "Standard", "Good quality: 50k triangles, 2K texture; wants a GPU, or patience"),
+    ("high", "High", "Fine detail: 80k triangles, 4K texture; wants a GPU with 8 GB or more"),
     ("paper", "Paper", "The settings of the 3DToonify paper: hours on a large GPU"),
 )
+
+FEATURES = {
+    "eyes": "stylize.eyes_weight",
+    "brows": "stylize.brows_weight",
+    "nose": "stylize.nose_weight",
+    "mouth": "stylize.mouth_weight",
+    "jaw": "stylize.jaw_weight",
+    "head": "stylize.oval_weight",
+}
+"""Sliders of single features and the backend's settings behind them."""
+
+
+def _feature(name: str) -> Any:
+    """A slider for one feature; its tooltip is the backend's own."""
+    setting = FEATURES[name]
+    return bpy.props.FloatProperty(
+        name=name.title(),
+        description=estimates.doc(setting),
+        min=0.0,
+        max=2.0,
+        default=estimates.default(setting),
+        subtype="FACTOR",
+    )
+
+
+def _live_changed(settings: bpy.types.PropertyGroup, _: bpy.types.Context) -> None:
+    """Show or remove at once, not at the next step of the job."""
+    from . import session
+
+    session.show_live(settings.id_data)
+
+
+class ToonifyExemplar(bpy.types.PropertyGroup):
+    """One more style for the same capture."""
+
+    path: bpy.props.StringProperty(
+        name="Exemplar",
+        description="Another stylized portrait; each becomes an avatar of its own",
+        subtype="FILE_PATH",
+        options=compat.path_options(),
+    )
 
 
 class ToonifySettings(bpy.types.PropertyGroup):
@@ -34,6 +72,7 @@ class ToonifySettings(bpy.types.PropertyGroup):
         subtype="FILE_PATH",
         options=compat.path_options(),
     )
+    more_exemplars: bpy.props.CollectionProperty(type=ToonifyExemplar)
     preset: bpy.props.EnumProperty(
         name="Preset",
         description="How much time and memory to spend",
@@ -42,12 +81,37 @@ class ToonifySettings(bpy.types.PropertyGroup):
     )
     strength: bpy.props.FloatProperty(
         name="Strength",
-        description="How far the shape goes towards the exemplar: 0 keeps the person's proportions",
+        description=estimates.doc("stylize.strength"),
         min=0.0,
         max=1.5,
         soft_max=1.2,
-        default=1.0,
+        default=estimates.default("stylize.strength"),
         subtype="FACTOR",
+    )
+    eyes: _feature("eyes")
+    brows: _feature("brows")
+    nose: _feature("nose")
+    mouth: _feature("mouth")
+    jaw: _feature("jaw")
+    head: _feature("head")
+    check_capture: bpy.props.BoolProperty(
+        name="Check the Capture First",
+        description="Look at the film for some seconds and say what is wrong with it before "
+        "anything long starts",
+        default=True,
+    )
+    live_mesh: bpy.props.BoolProperty(
+        name="Show the Mesh",
+        description="Show the reconstructed head in the viewport as soon as there is one; it goes "
+        "when the finished avatar comes",
+        default=False,
+        update=_live_changed,
+    )
+    live_cameras: bpy.props.BoolProperty(
+        name="Show Cameras and Points",
+        description="Show from where the film was taken, and the points found in it",
+        default=False,
+        update=_live_changed,
     )
     output: bpy.props.StringProperty(
         name="Output",
@@ -60,6 +124,19 @@ class ToonifySettings(bpy.types.PropertyGroup):
         description="The job folder of the last job, for resuming and restyling",
         subtype="DIR_PATH",
         options=compat.path_options(),
+    )
+    longer: bpy.props.FloatProperty(
+        name="Longer",
+        description="How many times as long Refine More trains shape and colors",
+        min=1.5,
+        max=8.0,
+        default=2.0,
+    )
+    bake_size: bpy.props.EnumProperty(
+        name="Texture Size",
+        description="Width and height of the baked textures in pixels",
+        items=(("1024", "1K", ""), ("2048", "2K", ""), ("4096", "4K", "")),
+        default="2048",
     )
 
 
@@ -137,4 +214,4 @@ def unregister_properties() -> None:
     del bpy.types.Scene.toonify3d
 
 
-CLASSES = (ToonifySettings, ToonifyTurntable)
+CLASSES = (ToonifyExemplar, ToonifySettings, ToonifyTurntable)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The running state of the add-on: the job queue, the backend check, the timer and the pictures.
+"""The running state of the add-on: the job queue, the checks, the bake and the timer.
 
 Everything happens in :func:`tick`, a plain function on one ``bpy.app.timers`` callback (timers
 never fire in background mode, so tests call it themselves). No threads: Blender's Python does not
@@ -11,10 +11,13 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import bpy
 
-from . import preferences
+from . import estimates, pictures, preferences
+from .bake import Bake
+from .capture_check import CaptureCheck
 from .doctor import BackendCheck
 from .job import Job, JobQueue, JobState
 from .setup_backend import BackendSetup
@@ -27,9 +30,12 @@ PERIOD_S = 0.2
 queue = JobQueue()
 check = BackendCheck()
 setup = BackendSetup()
+capture_check = CaptureCheck()
+bake = Bake()
 
-_previews: bpy.utils.previews.ImagePreviewCollection | None = None
-_preview_key = ""
+_start_after_check = ""
+_live_seen: tuple[object, ...] = ()
+_measured: dict[str, Any] | None = None
 
 
 def tick() -> bool:
@@ -37,12 +43,16 @@ def tick() -> bool:
     changed = queue.poll()
     changed |= check.poll()
     changed |= _poll_setup()
+    changed |= _poll_capture_check()
+    changed |= _poll_bake()
     for job in queue.jobs:
         if job.state is JobState.DONE and not job.imported and job.started_at:
             job.imported = True
+            _remember_cost(job)
             _import_finished(job)
             changed = True
     if changed:
+        _follow_live()
         redraw()
     return changed
 
@@ -55,7 +65,8 @@ def ensure_timer() -> None:
 
 def _on_timer() -> float | None:
     tick()
-    return PERIOD_S if queue.busy or check.running or setup.running else None
+    busy = queue.busy or any(item.running for item in (check, setup, capture_check, bake))
+    return PERIOD_S if busy else None
 
 
 def _poll_setup() -> bool:
@@ -82,11 +93,9 @@ def _import_finished(job: Job) -> None:
     settings = preferences.get()
     if job.result is None or (settings is not None and not settings.auto_import):
         return
-    manager = bpy.context.window_manager
-    window = manager.windows[0] if manager and len(manager.windows) else None
     try:
         # A timer has no window of its own, which the undo push needs.
-        with bpy.context.temp_override(window=window) if window else _NoOverride():
+        with _with_window(_scene_of(job)):
             bpy.ops.toonify3d.import_result("EXEC_DEFAULT", True, folder=str(job.result))
     except RuntimeError as error:
         # The operator has reported it; the result stays on disk and "Import" stays in the panel.
@@ -103,37 +112,156 @@ class _NoOverride:
         return None
 
 
-def preview_icon(path: Path | None) -> int:
-    """Icon number of a picture file for ``template_icon``, 0 for none; reloads what changed."""
-    global _previews, _preview_key
-    if path is None:
-        return 0
-    try:
-        key = f"{path}|{path.stat().st_mtime_ns}"
-    except OSError:
-        return 0
-    if _previews is None:
-        import bpy.utils.previews
+def _with_window(scene: bpy.types.Scene | None = None) -> Any:
+    """A context with a window, which operators want and timers lack."""
+    manager = bpy.context.window_manager
+    window = manager.windows[0] if manager and len(manager.windows) else None
+    if window is None:
+        return _NoOverride() if scene is None else bpy.context.temp_override(scene=scene)
+    own = next((item for item in manager.windows if item.scene == scene), window)
+    if scene is None or own.scene == scene:
+        return bpy.context.temp_override(window=own)
+    return bpy.context.temp_override(window=own, scene=scene)
 
-        _previews = bpy.utils.previews.new()
-    if key != _preview_key:
-        _previews.clear()
-        _preview_key = key
-        _previews.load(key, str(path), "IMAGE")
-    return int(_previews[key].icon_id)
+
+def start_check(scene: bpy.types.Scene, capture: Path, *, then_start: bool) -> None:
+    """Check a capture; when nothing is wrong with it, start the job that waits for it."""
+    global _start_after_check
+    _start_after_check = scene.name if then_start else ""
+    sheet = Path(bpy.app.tempdir) / "toonify3d-capture-check.png"
+    capture_check.start(preferences.python_path(), capture, sheet)
+    ensure_timer()
+    redraw()
+
+
+def stop_check() -> None:
+    """Give up a running check, and the job that waits for it."""
+    global _start_after_check
+    _start_after_check = ""
+    capture_check.clear()
+    redraw()
+
+
+def starting() -> bool:
+    """True while a job waits for the check of its capture."""
+    return bool(_start_after_check) and capture_check.running
+
+
+def _poll_capture_check() -> bool:
+    """Take the check's answer; a film without fault goes on by itself."""
+    global _start_after_check
+    changed = capture_check.poll()
+    # A check that could not even be started has no end to be polled.
+    if capture_check.running or not _start_after_check:
+        return changed
+    scene, _start_after_check = bpy.data.scenes.get(_start_after_check), ""
+    if scene is None or capture_check.verdict in {"stop", "warning"}:
+        return True
+    try:
+        with _with_window(scene):
+            bpy.ops.toonify3d.stylize("EXEC_DEFAULT", anyway=True)
+    except RuntimeError as error:
+        capture_check.problem = str(error).removeprefix("Error: ").strip()
+    return True
+
+
+def _poll_bake() -> bool:
+    """Follow the bake; put what it made on the mesh as one undo step."""
+    if not bake.poll():
+        return False
+    if not bake.problem:
+        try:
+            with _with_window():
+                bpy.ops.toonify3d.bake_apply(
+                    "EXEC_DEFAULT", True, folder=str(bake.output), target=bake.target
+                )
+        except RuntimeError as error:
+            bake.problem = str(error).removeprefix("Error: ").strip()
+    return True
+
+
+# -- what jobs cost here ----------------------------------------------------------------------
+
+
+def _measured_file() -> Path:
+    folder = bpy.utils.extension_path_user(str(__package__), path="", create=True)
+    return Path(folder) / "measured.json"
+
+
+def measured() -> dict[str, Any]:
+    """What finished jobs took on this computer."""
+    global _measured
+    if _measured is None:
+        try:
+            _measured = estimates.load(_measured_file())
+        except (OSError, ValueError):  # no user folder, or not run as an extension
+            _measured = {}
+    return _measured
+
+
+def _remember_cost(job: Job) -> None:
+    global _measured
+    if job.result is None:
+        return
+    try:
+        estimates.record(_measured_file(), job.result, str((job.request or {}).get("command")))
+    except (OSError, ValueError) as error:
+        logger.warning("the job's cost was not remembered: %s", error)
+    _measured = None
+
+
+def device_kind() -> str:
+    """What jobs will run on, as far as it is known: the backend check says it, else a job did."""
+    device = (check.report or {}).get("device")
+    if isinstance(device, dict) and "kind" in device:
+        return str(device["kind"])
+    return next((kind for kind in ("cuda", "mps") if kind in measured()), "cpu")
+
+
+# -- the running job in the viewport ----------------------------------------------------------
+
+
+def _follow_live() -> None:
+    """When the current job has come to another step, show what it has made so far."""
+    global _live_seen
+    job = queue.current
+    if job is None:
+        return
+    seen = (job, job.state, job.status.stage if job.status else "")
+    if seen != _live_seen:
+        _live_seen = seen
+        show_live(_scene_of(job))
+
+
+def _scene_of(job: Job) -> bpy.types.Scene:
+    """The scene that the job was started in."""
+    folder = str(job.folder)
+    found = (item for item in bpy.data.scenes if item.toonify3d.job == folder)
+    return next(found, bpy.context.scene)
+
+
+def show_live(scene: bpy.types.Scene) -> None:
+    """Show or remove the running job's mesh, cameras and points, as the scene's settings say."""
+    from .scene import live
+
+    job, settings = queue.current, scene.toonify3d
+    folder = None if job is None else job.folder
+    mesh = settings.live_mesh and job is not None and not job.state.finished
+    live.update(scene, folder, mesh=mesh, cameras=settings.live_cameras)
 
 
 def close() -> None:
     """Stop polling and hang up on the workers (the add-on is being disabled)."""
-    global _previews, _preview_key
+    global _live_seen, _measured
     if bpy.app.timers.is_registered(_on_timer):
         bpy.app.timers.unregister(_on_timer)
     queue.close()
     check.close()
     setup.cancel()
-    if _previews is not None:
-        bpy.utils.previews.remove(_previews)
-        _previews, _preview_key = None, ""
+    stop_check()
+    bake.close()
+    pictures.close()
+    _live_seen, _measured = (), None
 
 
 def seconds_text(seconds: float | None) -> str:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Operators only read the context, call a plain function and report."""
 
-from . import export, job, result, setup, turntable
+from . import bake, export, inputs, job, result, setup, turntable
 
 CLASSES = (
     *setup.CLASSES,
+    *inputs.CLASSES,
     *job.CLASSES,
     *result.CLASSES,
     *turntable.CLASSES,
     *export.CLASSES,
+    *bake.CLASSES,
 )

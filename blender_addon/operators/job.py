@@ -8,55 +8,30 @@ import bpy
 
 from .. import jobfolder, preferences, properties, report, session
 from ..job import Job, JobState
-
-VIDEO_SUFFIXES = ".mp4;.mov;.m4v;.avi;.mkv;.webm"
-IMAGE_SUFFIXES = ".png;.jpg;.jpeg;.webp;.tif;.tiff;.bmp"
+from ..requests import build_request, exemplars, missing_input
 
 
-def missing_input(context: bpy.types.Context, *, capture: bool = True) -> str:
-    """What keeps a job from starting, in one sentence; empty when nothing does. Touches no disk."""
-    settings = context.scene.toonify3d
-    if not preferences.python_path():
-        return "Choose the backend's Python in the add-on's preferences"
-    if capture and not settings.capture.strip():
-        return "Choose a capture: a video or a folder of images"
-    if not settings.exemplar.strip():
-        return "Choose an exemplar: one stylized portrait"
-    return ""
-
-
-def build_request(context: bpy.types.Context, command: str) -> dict[str, Any]:
-    """The request for the worker.
-
-    Raises:
-        FileNotFoundError: An input does not exist; the message is one sentence.
-    """
-    settings = context.scene.toonify3d
-    request: dict[str, Any] = {"command": command, "device": "auto"}
-    if command == "stylize":
-        request["capture"] = _existing(settings.capture, "capture")
-        request["preset"] = settings.preset
-    if command in {"stylize", "restyle"}:
-        request["exemplar"] = _existing(settings.exemplar, "exemplar")
-        request["strength"] = round(settings.strength, 4)
-    return request
-
-
-def _existing(raw: str, what: str) -> str:
-    path = properties.absolute(raw)
-    if path is None or not path.exists():
-        raise FileNotFoundError(f"The {what} does not exist: {path or raw}")
-    return str(path)
-
-
-def _submit(context: bpy.types.Context, folder: Path, request: dict[str, Any]) -> None:
+def _submit(
+    context: bpy.types.Context, folder: Path, request: dict[str, Any], after: Job | None = None
+) -> Job:
     settings = preferences.get(context)
     keep = settings is not None and settings.keep_running
-    job = Job(folder, request, preferences.python_path(), keep=keep)
+    exemplar = request.get("exemplar")
+    title = f"{folder.name}, {Path(exemplar).stem}" if exemplar else ""
+    python = preferences.python_path()
+    job = Job(folder, request, python, keep=keep, title=title, after=after)
     context.scene.toonify3d.job = str(folder)
     session.queue.submit(job)
     session.ensure_timer()
     session.redraw()
+    return job
+
+
+def _submit_all(context: bpy.types.Context, folder: Path, requests: list[dict[str, Any]]) -> None:
+    """The first request, and the others once it has made what they share."""
+    first = _submit(context, folder, requests[0])
+    for request in requests[1:]:
+        _submit(context, folder, request, after=first)
 
 
 def _current_folder(context: bpy.types.Context) -> Path | None:
@@ -86,21 +61,33 @@ class ToonifyOtStylize(bpy.types.Operator):
     bl_idname = "toonify3d.stylize"
     bl_label = "Stylize Avatar"
 
+    anyway: bpy.props.BoolProperty(
+        name="Without Check",
+        description="Start although the check of the capture found something, or without one",
+        default=False,
+        options={"SKIP_SAVE"},
+    )
+
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         """Greyed out, with the reason, while an input is missing."""
-        reason = missing_input(context)
+        reason = "The capture is being checked" if session.starting() else missing_input(context)
         if reason:
             cls.poll_message_set(reason)
         return not reason
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        """Make a job folder and hand it to the backend."""
+        """Check the capture; make a job folder and hand it to the backend."""
         settings = context.scene.toonify3d
         try:
-            request = build_request(context, "stylize")
+            first, *others = exemplars(settings)
+            requests = [build_request(context, "stylize", first)]
+            requests += [build_request(context, "restyle", path) for path in others]
+            capture = Path(requests[0]["capture"])
+            if settings.check_capture and not self.anyway and not self._checked(context, capture):
+                return {"FINISHED"}
             output = properties.absolute(settings.output) or preferences.default_output()
-            folder = jobfolder.create_job_folder(output, Path(request["capture"]))
+            folder = jobfolder.create_job_folder(output, capture)
         except FileNotFoundError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
@@ -108,8 +95,20 @@ class ToonifyOtStylize(bpy.types.Operator):
             reason = error.strerror or error
             self.report({"ERROR"}, f"The output folder cannot be written: {reason}")
             return {"CANCELLED"}
-        _submit(context, folder, request)
+        _submit_all(context, folder, requests)
         return {"FINISHED"}
+
+    def _checked(self, context: bpy.types.Context, capture: Path) -> bool:
+        """True when the capture is known to be good; else its check is started or shown."""
+        check = session.capture_check
+        if not check.answers(capture):
+            session.start_check(context.scene, capture, then_start=True)
+            return False
+        if check.verdict in {"stop", "warning"}:
+            self.report({"WARNING"}, check.findings[0].what)
+            session.redraw()
+            return False
+        return True
 
 
 class _JobFolderOperator:
@@ -128,7 +127,7 @@ class _JobFolderOperator:
             return False
         return True
 
-    def _start(self, context: bpy.types.Context, request: dict[str, Any]) -> set[str]:
+    def _start(self, context: bpy.types.Context, *requests: dict[str, Any]) -> set[str]:
         folder = _current_folder(context)
         if folder is None or not _has_job(folder):
             self.report({"ERROR"}, f"There is no job in {folder}")
@@ -136,7 +135,7 @@ class _JobFolderOperator:
         if _working(folder):
             self.report({"ERROR"}, "Another process is working on this job")
             return {"CANCELLED"}
-        _submit(context, folder, request)
+        _submit_all(context, folder, list(requests))
         return {"FINISHED"}
 
 
@@ -159,18 +158,37 @@ class ToonifyOtResume(_JobFolderOperator, bpy.types.Operator):
 
 
 class ToonifyOtRestyle(_JobFolderOperator, bpy.types.Operator):
-    """Give the head of this job the style of the chosen exemplar (reuses the reconstruction)."""
+    """Give the head of this job the style of the chosen exemplars (reuses the reconstruction)."""
 
     bl_idname = "toonify3d.restyle"
     bl_label = "Restyle"
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        """Start the worker on the same folder with another exemplar."""
+        """Start the worker on the same folder with other exemplars."""
+        chosen = exemplars(context.scene.toonify3d)
+        if not chosen:
+            self.report({"ERROR"}, "Choose an exemplar: one stylized portrait")
+            return {"CANCELLED"}
         try:
-            request = build_request(context, "restyle")
+            requests = [build_request(context, "restyle", path) for path in chosen]
         except FileNotFoundError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
+        return self._start(context, *requests)
+
+
+class ToonifyOtRefine(_JobFolderOperator, bpy.types.Operator):
+    """Train shape and colors of this style again, longer; the avatar so far is kept."""
+
+    bl_idname = "toonify3d.refine"
+    bl_label = "Refine More"
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Start the worker on the same folder and style."""
+        request = build_request(context, "refine")
+        job = session.queue.current
+        if job is not None and job.result is not None:
+            request["style"] = job.result.parent.name
         return self._start(context, request)
 
 
@@ -274,71 +292,33 @@ class ToonifyOtNextJob(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class ToonifyOtDrop(bpy.types.Operator):
-    """Take a dropped video as the capture, a dropped image as the exemplar."""
+class ToonifyOtRemoveJob(bpy.types.Operator):
+    """Take this job off the list; its folder stays, and one that waits is not started."""
 
-    bl_idname = "toonify3d.drop"
-    bl_label = "Use in 3DToonify"
-    bl_options = {"UNDO", "INTERNAL"}
+    bl_idname = "toonify3d.remove_job"
+    bl_label = "Remove Job"
+    bl_options = {"INTERNAL"}
 
-    filepath: bpy.props.StringProperty(subtype="FILE_PATH", options={"SKIP_SAVE"})
-
-    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
-        """A drop needs no further question."""
-        return self.execute(context)
+    index: bpy.props.IntProperty()
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        """Fill in the field that the file is for."""
-        settings = context.scene.toonify3d
-        suffix = Path(self.filepath).suffix.lower()
-        if suffix in VIDEO_SUFFIXES.split(";"):
-            settings.capture = self.filepath
-        elif suffix in IMAGE_SUFFIXES.split(";"):
-            settings.exemplar = self.filepath
-        else:
-            self.report({"ERROR"}, f"{suffix or 'This'} is neither a video nor an image")
+        """Remove it unless it runs."""
+        if not 0 <= self.index < len(session.queue.jobs):
             return {"CANCELLED"}
+        session.queue.remove(session.queue.jobs[self.index])
         session.redraw()
         return {"FINISHED"}
-
-
-class ToonifyFhVideo(bpy.types.FileHandler):
-    """Drag and drop of videos onto the viewport."""
-
-    bl_idname = "TOONIFY3D_FH_video"
-    bl_label = "3DToonify capture"
-    bl_import_operator = "toonify3d.drop"
-    bl_file_extensions = VIDEO_SUFFIXES
-
-    @classmethod
-    def poll_drop(cls, context: bpy.types.Context) -> bool:
-        """Only with the sidebar's Toonify tab open: elsewhere a video means something else."""
-        region = next((item for item in context.area.regions if item.type == "UI"), None)
-        is_view = context.area.type == "VIEW_3D"
-        return is_view and getattr(region, "active_panel_category", "") == "Toonify"
-
-
-class ToonifyFhImage(bpy.types.FileHandler):
-    """Drag and drop of portraits onto the viewport."""
-
-    bl_idname = "TOONIFY3D_FH_image"
-    bl_label = "3DToonify exemplar"
-    bl_import_operator = "toonify3d.drop"
-    bl_file_extensions = IMAGE_SUFFIXES
-
-    poll_drop = ToonifyFhVideo.poll_drop
 
 
 CLASSES = (
     ToonifyOtStylize,
     ToonifyOtResume,
     ToonifyOtRestyle,
+    ToonifyOtRefine,
+    ToonifyOtRemoveJob,
     ToonifyOtCancel,
     ToonifyOtAttach,
     ToonifyOtOpenFolder,
     ToonifyOtCopyReport,
     ToonifyOtNextJob,
-    ToonifyOtDrop,
-    ToonifyFhVideo,
-    ToonifyFhImage,
 )

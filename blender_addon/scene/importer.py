@@ -10,7 +10,7 @@ import bpy
 
 from .. import compat
 from .material import build_material, drive_style_mix, load_texture
-from .mesh import add_style_key, add_style_property, build_mesh
+from .mesh import UV_NAME, add_style_key, add_style_property, build_mesh
 from .result import AvatarData, load_avatar
 
 RESULT_PROPERTY = "toonify3d_result"
@@ -50,21 +50,52 @@ def import_result(
 
 
 def _add_material(avatar: bpy.types.Object, data: AvatarData, options: ImportOptions) -> None:
-    def texture(path: Path | None, *, color: bool) -> bpy.types.Image | None:
-        return None if path is None else load_texture(path, color=color, pack=options.pack)
-
-    photo = texture(data.photo_albedo, color=True)
-    material = build_material(
-        options.name,
-        texture(data.albedo, color=True),
-        texture(data.normal_map, color=False),
-        photo,
-    )
+    paths = {"albedo": data.albedo, "normal": data.normal_map, "photo_albedo": data.photo_albedo}
+    material = _textured(options.name, paths, UV_NAME, pack=options.pack)
     avatar.data.materials.append(material)
     add_style_key(avatar, data)
-    if photo is not None:
+    if data.photo_albedo is not None:
         add_style_property(avatar)
         drive_style_mix(material, avatar)
+
+
+def _textured(
+    name: str, paths: dict[str, Path | None], uv_name: str, *, pack: bool
+) -> bpy.types.Material:
+    def texture(kind: str) -> bpy.types.Image | None:
+        path = paths[kind]
+        return None if path is None else load_texture(path, color=kind != "normal", pack=pack)
+
+    return build_material(
+        name, texture("albedo"), texture("normal"), texture("photo_albedo"), uv_name
+    )
+
+
+def apply_textures(target: bpy.types.Object, folder: Path, *, pack: bool = False) -> None:
+    """Give a mesh the material of the textures in ``folder``, as an imported avatar has it.
+
+    Materials that it had stay in its slots behind the new one.
+
+    Raises:
+        RuntimeError: There is no albedo, or a texture cannot be read.
+    """
+    kinds = ("albedo", "normal", "photo_albedo")
+    files = {kind: folder / f"{kind}.png" for kind in kinds}
+    paths = {kind: path if path.is_file() else None for kind, path in files.items()}
+    if paths["albedo"] is None:
+        raise RuntimeError(f"there is no albedo.png in {folder}")
+    mesh = target.data
+    uv_name = mesh.uv_layers.active.name if mesh.uv_layers.active else UV_NAME
+    material = _textured(f"{target.name} Baked", paths, uv_name, pack=pack)
+    earlier = list(mesh.materials)
+    mesh.materials.clear()
+    for item in (material, *earlier):
+        mesh.materials.append(item)
+    mesh.polygons.foreach_set("material_index", [0] * len(mesh.polygons))
+    if paths["photo_albedo"] is not None:
+        add_style_property(target)
+        drive_style_mix(material, target)
+    mesh.update()
 
 
 def is_avatar(target: bpy.types.Object | None) -> bool:

@@ -18,6 +18,7 @@ from .mesh import UV_NAME, drive_by_style
 GROUP_NAME = "Toonify Toon"
 GROUP_VERSION = 1
 OUTLINE_NAME = "Toonify Outline"
+PHOTO_MIX = "Photo Mix"
 
 _Socket = bpy.types.NodeSocket
 
@@ -147,16 +148,21 @@ def build_material(
     albedo: bpy.types.Image | None,
     normal_map: bpy.types.Image | None = None,
     photo_albedo: bpy.types.Image | None = None,
+    uv_name: str = UV_NAME,
 ) -> bpy.types.Material:
     """The avatar's material with both outputs."""
     material = bpy.data.materials.new(name)
     tree = compat.enable_nodes(material)
     tree.nodes.clear()
     graph = _Graph(tree)
-    texture = _texture_node(graph, albedo, "Stylized Albedo", 0)
-    photo = _texture_node(graph, photo_albedo, "Photo Albedo", 1)
-    normal = _normal_node(graph, normal_map)
-    _add_principled(graph, texture, normal)
+    texture = _texture_node(graph, albedo, "Stylized Albedo", 0, uv_name)
+    photo = _texture_node(graph, photo_albedo, "Photo Albedo", 1, uv_name)
+    normal = _normal_node(graph, normal_map, uv_name)
+    if photo is not None:
+        # The FBX, OBJ and USD exporters read the first Principled surface, and no mixed colours.
+        _add_principled(graph, texture, normal, "ALL", "Output Export")
+    mixed = _mixed_color(graph, texture, photo)
+    _add_principled(graph, mixed, normal, "CYCLES", "Output Cycles").is_active_output = True
     _add_toon(graph, texture, photo, normal)
     if texture is not None:
         # The active image node is what the viewport's Solid mode shows as texture.
@@ -165,36 +171,56 @@ def build_material(
 
 
 def _texture_node(
-    graph: _Graph, image: bpy.types.Image | None, label: str, row: int
+    graph: _Graph, image: bpy.types.Image | None, label: str, row: int, uv_name: str
 ) -> bpy.types.Node | None:
     if image is None:
         return None
-    layer = graph.node("ShaderNodeUVMap", row=row, uv_map=UV_NAME)
+    layer = graph.node("ShaderNodeUVMap", row=row, uv_map=uv_name)
     node = graph.node("ShaderNodeTexImage", row=row, image=image, label=label, name=label)
     graph.set(node.inputs["Vector"], layer.outputs["UV"])
     return node
 
 
-def _normal_node(graph: _Graph, image: bpy.types.Image | None) -> _Socket | None:
-    texture = _texture_node(graph, image, "Normal", 2)
+def _normal_node(graph: _Graph, image: bpy.types.Image | None, uv_name: str) -> _Socket | None:
+    texture = _texture_node(graph, image, "Normal", 2, uv_name)
     if texture is None:
         return None
-    node = graph.node("ShaderNodeNormalMap", row=2, uv_map=UV_NAME)
+    node = graph.node("ShaderNodeNormalMap", row=2, uv_map=uv_name)
     graph.set(node.inputs["Color"], texture.outputs["Color"])
     return node.outputs["Normal"]
 
 
-def _add_principled(graph: _Graph, texture: bpy.types.Node | None, normal: _Socket | None) -> None:
+def _mixed_color(
+    graph: _Graph, texture: bpy.types.Node | None, photo: bpy.types.Node | None
+) -> bpy.types.Node | None:
+    """Stylized colours, over to the photo's as ``["style"]`` goes to 0."""
+    if texture is None or photo is None:
+        return texture
+    # The glTF exporter takes the texture of the first input (measured on 4.2, 4.5 and 5.0).
+    stylized, person = texture.outputs["Color"], photo.outputs["Color"]
+    node = graph.mix("MIX", 0.0, stylized, person).node
+    node.name = node.label = PHOTO_MIX
+    return node
+
+
+def _add_principled(
+    graph: _Graph,
+    color: bpy.types.Node | None,
+    normal: _Socket | None,
+    target: str,
+    name: str,
+) -> bpy.types.Node:
     surface = graph.node("ShaderNodeBsdfPrincipled", row=2)
     graph.set(surface.inputs["Roughness"], 0.75)
     graph.set(surface.inputs["Specular IOR Level"], 0.2)
-    if texture is not None:
-        graph.set(surface.inputs["Base Color"], texture.outputs["Color"])
+    if color is not None:
+        source = next(socket for socket in color.outputs if socket.type == "RGBA")
+        graph.set(surface.inputs["Base Color"], source)
     if normal is not None:
         graph.set(surface.inputs["Normal"], normal)
-    output = graph.node("ShaderNodeOutputMaterial", row=2, target="CYCLES", name="Output Cycles")
+    output = graph.node("ShaderNodeOutputMaterial", row=2, target=target, name=name)
     graph.set(output.inputs["Surface"], surface.outputs[0])
-    output.is_active_output = True
+    return output
 
 
 def _add_toon(
@@ -227,8 +253,11 @@ def toon_node(target: bpy.types.Object | None) -> bpy.types.Node | None:
 
 def drive_style_mix(material: bpy.types.Material, target: bpy.types.Object) -> None:
     """Let the mix of photo and stylized colours follow the object's ``["style"]``."""
-    socket = material.node_tree.nodes["Toon"].inputs["Style Mix"]
-    drive_by_style(socket, "default_value", target)
+    nodes = material.node_tree.nodes
+    drive_by_style(nodes["Toon"].inputs["Style Mix"], "default_value", target)
+    mix = nodes.get(PHOTO_MIX)
+    if mix is not None:
+        drive_by_style(mix.inputs["Factor"], "default_value", target, inverted=True)
 
 
 def set_outline(target: bpy.types.Object, *, enabled: bool, thickness: float = 0.0015) -> None:

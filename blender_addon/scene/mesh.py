@@ -22,12 +22,7 @@ def build_mesh(name: str, data: AvatarData) -> bpy.types.Mesh:
     """
     mesh = bpy.data.meshes.new(name)
     triangles = len(data.faces)
-    mesh.vertices.add(len(data.vertices))
-    mesh.vertices.foreach_set("co", data.vertices.ravel())
-    mesh.loops.add(3 * triangles)
-    mesh.loops.foreach_set("vertex_index", data.faces.ravel())
-    mesh.polygons.add(triangles)
-    mesh.polygons.foreach_set("loop_start", np.arange(0, 3 * triangles, 3, dtype=np.int32))
+    fill_triangles(mesh, data.vertices, data.faces)
     if data.uvs is not None:
         layer = mesh.uv_layers.new(name=UV_NAME, do_init=False)
         layer.uv.foreach_set("vector", data.uvs.ravel())
@@ -38,6 +33,16 @@ def build_mesh(name: str, data: AvatarData) -> bpy.types.Mesh:
     if data.normals is not None and len(mesh.polygons) == triangles:
         mesh.normals_split_custom_set_from_vertices(data.normals)
     return mesh
+
+
+def fill_triangles(mesh: bpy.types.Mesh, vertices: np.ndarray, faces: np.ndarray) -> None:
+    """Put ``(V, 3)`` float32 vertices and ``(F, 3)`` int32 triangles into an empty mesh."""
+    mesh.vertices.add(len(vertices))
+    mesh.vertices.foreach_set("co", vertices.ravel())
+    mesh.loops.add(3 * len(faces))
+    mesh.loops.foreach_set("vertex_index", faces.ravel())
+    mesh.polygons.add(len(faces))
+    mesh.polygons.foreach_set("loop_start", np.arange(0, 3 * len(faces), 3, dtype=np.int32))
 
 
 def add_style_key(target: bpy.types.Object, data: AvatarData) -> bool:
@@ -76,11 +81,17 @@ def add_style_property(target: bpy.types.Object) -> None:
     )
 
 
-def drive_by_style(owner: bpy.types.bpy_struct, path: str, target: bpy.types.Object) -> None:
-    """Let ``owner.path`` follow the object's ``["style"]``."""
+def drive_by_style(
+    owner: bpy.types.bpy_struct, path: str, target: bpy.types.Object, *, inverted: bool = False
+) -> None:
+    """Let ``owner.path`` follow the object's ``["style"]``, or 1 minus it."""
     driver = owner.driver_add(path).driver
     driver.type = "AVERAGE"
     variable = driver.variables.new()
     variable.name = STYLE_PROPERTY
     variable.targets[0].id = target
     variable.targets[0].data_path = f'["{STYLE_PROPERTY}"]'
+    if inverted:
+        driver.type = "SCRIPTED"
+        # As simple as this, it needs no permission to run scripts.
+        driver.expression = f"1 - {STYLE_PROPERTY}"

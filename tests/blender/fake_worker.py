@@ -12,6 +12,62 @@ import time
 import zlib
 from pathlib import Path
 
+
+def check(capture, sheet):
+    """Findings as the capture's name wants them: "bad" stops, "soft" warns, "hint" hints."""
+    kinds = {"bad": "stop", "soft": "warning", "hint": "hint"}
+    findings = [{"code": "face", "severity": "ok", "what": "The face is seen."}]
+    for word, severity in kinds.items():
+        if word in capture.stem:
+            what = f"The film is {word}."
+            findings.append(
+                {"code": word, "severity": severity, "what": what, "why": "It matters.",
+                 "what_to_do": "Film again."}
+            )  # fmt: skip
+    sys.stderr.write("a warning of some library\n")
+    sys.stderr.flush()
+    if "broken" in capture.stem:
+        sys.exit("ImportError: no module named cv2")
+    write_image(sheet, 64, lambda y, x: (4 * y, 4 * x, 90))
+    stops = any(item["severity"] == "stop" for item in findings)
+    print(json.dumps({"capture": capture.name, "stops": stops, "findings": findings}, indent=1))
+    sys.exit(2 if stops else 0)
+
+
+def bake(arguments):
+    """Textures for the mesh, as ``toonify3d bake`` writes them; a mesh without faces is refused."""
+    mesh, output = (Path(arguments[arguments.index(n) + 1]) for n in ("--mesh", "--output"))
+    rows = mesh.read_text("utf-8").split("\n")
+    if not any(row.startswith("f ") for row in rows):
+        sys.exit("toonify3d: The mesh has no faces.")
+    print("baking 50 %", flush=True)
+    for name in ("albedo", "normal", "photo_albedo", "heatmap"):
+        write_image(output / f"{name}.png", 8, lambda y, x: (250, 60, 90))
+    (output / "bake_report.json").write_text(json.dumps(arguments))
+    sys.exit(0)
+
+
+def write_image(path, size, color_at):
+    """An RGB PNG without any library; colour by (row, column)."""
+    rows = b"".join(
+        b"\0" + b"".join(bytes(color_at(y, x)) for x in range(size)) for y in range(size)
+    )
+
+    def chunk(kind, data):
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    head = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+
+
+if sys.argv[3:4] == ["check"]:
+    assert sys.argv[5:7] == ["--json", "--sheet"], sys.argv
+    check(Path(sys.argv[4]), Path(sys.argv[7]))
+if sys.argv[3:4] == ["bake"]:
+    bake(sys.argv[4:])
 assert sys.argv[1:5] == ["-m", "toonify3d", "worker", "--job"], sys.argv
 job = Path(sys.argv[5])
 manner = json.loads((job / "request.json").read_text("utf-8")).get("manner", "good")
@@ -29,22 +85,6 @@ def write_json(path, document):
     """Whole or not at all, like the backend does."""
     path.with_suffix(".part").write_text(json.dumps(document), encoding="utf-8")
     path.with_suffix(".part").replace(path)
-
-
-def write_image(path, size, color_at):
-    """An RGB PNG without any library; colour by (row, column)."""
-    rows = b"".join(
-        b"\0" + b"".join(bytes(color_at(y, x)) for x in range(size)) for y in range(size)
-    )
-
-    def chunk(kind, data):
-        check = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + check
-
-    head = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
 
 
 def write_result(folder):

@@ -31,6 +31,7 @@ prefs_log = draw_preferences()
 scene = bpy.context.scene
 poll_without = bpy.ops.toonify3d.stylize.poll()
 preferences.python = ARGS["python"]
+scene.toonify3d.check_capture = False
 scene.toonify3d.capture = "/does/not/exist.mp4"
 scene.toonify3d.exemplar = "/does/not/exist.png"
 poll_with = bpy.ops.toonify3d.stylize.poll()

@@ -15,14 +15,15 @@ for item in list(bpy.data.objects):
 settings = scene.toonify3d
 settings.capture, settings.exemplar = ARGS["capture"], ARGS["exemplar"]
 settings.preset, settings.output = "preview", ARGS["output"]
+settings.check_capture = False
 if ARGS.get("keep"):
     addon.keep_running = True
 
 if ARGS.get("overrides"):
     operators = part("operators.job")
     plain_request = operators.build_request
-    operators.build_request = lambda context, command: {
-        **plain_request(context, command),
+    operators.build_request = lambda context, command, *exemplar: {
+        **plain_request(context, command, *exemplar),
         "overrides": ARGS["overrides"],
     }
 

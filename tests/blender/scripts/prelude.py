@@ -47,12 +47,22 @@ def part(name):
     return importlib.import_module(f"{MODULE}.{name}")
 
 
+class _OperatorButton:
+    """Takes the properties of an operator, and only those that it has."""
+
+    def __init__(self, kind):
+        object.__setattr__(self, "kind", kind)
+
+    def __setattr__(self, name, value):
+        assert name in self.kind.properties, (self.kind.identifier, name)
+
+
 class FakeLayout:
     """Records what a panel draws and fails on what Blender would refuse."""
 
     ALLOWED = frozenset({
         "row", "column", "box", "label", "prop", "operator", "progress", "template_icon",
-        "separator", "split",
+        "separator", "split", "panel", "grid_flow",
     })  # fmt: skip
 
     def __init__(self, log):
@@ -73,7 +83,10 @@ class FakeLayout:
             if name == "operator":
                 area, _, op = args[0].partition(".")
                 assert op in dir(getattr(bpy.ops, area)), args[0]
-                return SimpleNamespace()
+                kind = getattr(getattr(bpy.ops, area), op).get_rna_type()
+                return _OperatorButton(kind)
+            if name == "panel":  # closed ones are drawn as well
+                return FakeLayout(self.log), FakeLayout(self.log)
             if "icon" in kwargs:
                 icon = bpy.types.UILayout.bl_rna.functions["label"].parameters["icon"]
                 icons = icon.enum_items.keys()

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the artist chose, as requests for the backend."""
+
+from typing import Any
+
+import bpy
+
+from . import estimates, preferences, properties
+
+
+def missing_input(context: bpy.types.Context, *, capture: bool = True) -> str:
+    """What keeps a job from starting, in one sentence; empty when nothing does. Touches no disk."""
+    settings = context.scene.toonify3d
+    if not preferences.python_path():
+        return "Choose the backend's Python in the add-on's preferences"
+    if capture and not settings.capture.strip():
+        return "Choose a capture: a video or a folder of images"
+    if not settings.exemplar.strip():
+        return "Choose an exemplar: one stylized portrait"
+    return ""
+
+
+def build_request(
+    context: bpy.types.Context, command: str, exemplar: str | None = None
+) -> dict[str, Any]:
+    """The request for the worker.
+
+    Args:
+        context: Its scene holds the settings.
+        command: One of the backend's commands.
+        exemplar: Another exemplar than the first.
+
+    Raises:
+        FileNotFoundError: An input does not exist; the message is one sentence.
+    """
+    settings = context.scene.toonify3d
+    request: dict[str, Any] = {"command": command, "device": "auto"}
+    if command == "stylize":
+        request["capture"] = existing(settings.capture, "capture")
+        request["preset"] = settings.preset
+    if command in {"stylize", "restyle"}:
+        request["exemplar"] = existing(exemplar or settings.exemplar, "exemplar")
+        request["strength"] = round(settings.strength, 4)
+        changed = changed_features(settings)
+        if changed:
+            request["overrides"] = changed
+    if command == "refine":
+        request["longer"] = round(settings.longer, 2)
+    return request
+
+
+def changed_features(settings: bpy.types.PropertyGroup) -> list[str]:
+    """The feature sliders that were moved, as NAME=VALUE of the backend's settings."""
+    return [
+        f"{setting}={getattr(settings, name):.4g}"
+        for name, setting in properties.FEATURES.items()
+        if abs(getattr(settings, name) - estimates.default(setting)) > 1e-4
+    ]
+
+
+def exemplars(settings: bpy.types.PropertyGroup) -> list[str]:
+    """All chosen exemplars, each once, the main one first."""
+    found = [settings.exemplar, *(item.path for item in settings.more_exemplars)]
+    return list(dict.fromkeys(path.strip() for path in found if path.strip()))
+
+
+def existing(raw: str, what: str) -> str:
+    """An input's absolute path.
+
+    Raises:
+        FileNotFoundError: It does not exist; the message is one sentence.
+    """
+    path = properties.absolute(raw)
+    if path is None or not path.exists():
+        raise FileNotFoundError(f"The {what} does not exist: {path or raw}")
+    return str(path)
+
+
+def add_exemplars(settings: bpy.types.PropertyGroup, paths: list[str]) -> None:
+    """Append exemplars that are not chosen yet."""
+    for path in paths:
+        if path in exemplars(settings):
+            continue
+        if settings.exemplar.strip():
+            settings.more_exemplars.add().path = path
+        else:
+            settings.exemplar = path
