@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from toonify3d.capture import landmarks as lm
-from toonify3d.evaluation.ground_truth import RayCaster
 from toonify3d.files import write_image
+from toonify3d.raycast import MeshQuery
 from toonify3d.scene import Camera, Frame, Normalization, Scene, SurfaceMesh
 
 UNIT = 0.063
@@ -115,9 +115,9 @@ def _look_at(eye: np.ndarray) -> np.ndarray:
     return c2w
 
 
-def _render(mesh: SurfaceMesh, caster: RayCaster, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+def _render(mesh: SurfaceMesh, caster: MeshQuery, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
     columns, rows = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
-    _, face = caster.cast(*camera.rays(np.stack([columns.ravel(), rows.ravel()], 1)))
+    face = caster.cast(*camera.rays(np.stack([columns.ravel(), rows.ravel()], 1))).face
     image = np.full((len(face), 3), 90.0)
     normal = np.cross(
         mesh.vertices[mesh.faces[:, 1]] - mesh.vertices[mesh.faces[:, 0]],
@@ -134,7 +134,7 @@ def _render(mesh: SurfaceMesh, caster: RayCaster, camera: Camera) -> tuple[np.nd
 def make_subject(root: Path) -> tuple[Scene, SurfaceMesh]:
     """Scene of 18 cameras round the egg, written to ``root``, and its mesh."""
     mesh = _egg()
-    caster = RayCaster(mesh.vertices, mesh.faces)
+    caster = MeshQuery(mesh.vertices, mesh.faces)
     K = np.array([[260.0, 0, 80], [0, 260.0, 100], [0, 0, 1]])
     frames = []
     yaws = np.linspace(-np.pi, np.pi, 16, endpoint=False) + 0.02

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..progress import Progress
+from ..raycast import MeshQuery, interpolate
 from ..scene import ByteImage, Float32Array, FloatArray
 from .levelset import ClippedField
 from .mesh import corner_angles, vertex_normals
 from .raster import rasterize
-from .rays import MeshQuery, interpolate
 from .uv import Atlas
 
 IntArray = npt.NDArray[np.int64]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..raycast import MeshQuery
 from ..scene import FloatArray, SurfaceMesh
-from .rays import MeshQuery
 
 IntArray = npt.NDArray[np.int64]
 # The name of the morph target (GLB) and of the shape key (Blender): 0 is the style, 1 the person.

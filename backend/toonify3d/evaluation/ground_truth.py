@@ -12,14 +12,12 @@ from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
-import numpy.typing as npt
-import warp as wp
 
 from ..files import write_image
+from ..raycast import MeshQuery
 from ..scene import (
     ByteImage,
     Camera,
-    Float32Array,
     FloatArray,
     Frame,
     Normalization,
@@ -29,64 +27,6 @@ from ..scene import (
 
 # Blender cameras look along -z with y up; OpenCV's along +z with y down.
 BLENDER_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
-
-
-@wp.kernel
-def _cast(
-    mesh: wp.uint64,
-    origins: wp.array(dtype=wp.vec3),
-    directions: wp.array(dtype=wp.vec3),
-    distance: wp.array(dtype=float),
-    face: wp.array(dtype=int),
-) -> None:
-    tid = wp.tid()
-    hit = wp.mesh_query_ray(mesh, origins[tid], directions[tid], 1.0e6)
-    face[tid] = -1
-    distance[tid] = 0.0
-    if hit.result:
-        distance[tid] = hit.t
-        face[tid] = hit.face
-
-
-class RayCaster:
-    """Exact ray-mesh intersection by Warp's BVH."""
-
-    def __init__(self, vertices: npt.NDArray[np.floating], faces: npt.NDArray[np.integer]) -> None:
-        self._mesh = wp.Mesh(
-            points=wp.array(np.asarray(vertices, np.float32), dtype=wp.vec3, device="cpu"),
-            indices=wp.array(np.asarray(faces, np.int32).ravel(), dtype=wp.int32, device="cpu"),
-        )
-
-    def cast(
-        self, origins: FloatArray, directions: FloatArray
-    ) -> tuple[Float32Array, npt.NDArray[np.int32]]:
-        """First hits of rays ``(N, 3)``: distance ``(N,)`` and face index ``(N,)`` (-1 = miss)."""
-        count = len(origins)
-        distance = wp.zeros(count, dtype=float, device="cpu")
-        face = wp.zeros(count, dtype=int, device="cpu")
-        wp.launch(
-            _cast,
-            dim=count,
-            inputs=[
-                self._mesh.id,
-                wp.array(np.asarray(origins, np.float32), dtype=wp.vec3, device="cpu"),
-                wp.array(np.asarray(directions, np.float32), dtype=wp.vec3, device="cpu"),
-                distance,
-                face,
-            ],
-            device="cpu",
-        )
-        return distance.numpy(), face.numpy()
-
-    def depth(self, camera: Camera) -> Float32Array:
-        """Depth along the camera's z, ``(H, W)``, 0 where the ray misses."""
-        columns, rows = np.meshgrid(
-            np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5, indexing="xy"
-        )
-        origins, directions = camera.rays(np.stack([columns.ravel(), rows.ravel()], axis=1))
-        distance, face = self.cast(origins, directions)
-        along_z = distance * (directions @ camera.c2w[:3, 2])
-        return np.where(face >= 0, along_z, 0.0).reshape(columns.shape).astype(np.float32)
 
 
 def ground_truth_mesh(capture: Path) -> SurfaceMesh:
@@ -126,7 +66,7 @@ def scene_from_ground_truth(
         The scene in the ground truth's own world (metres, Z up, face along -Y).
     """
     mesh = ground_truth_mesh(capture)
-    caster = RayCaster(mesh.vertices, mesh.faces)
+    caster = MeshQuery(mesh.vertices, mesh.faces)
     center = (mesh.vertices.min(0) + mesh.vertices.max(0)) / 2
     radius = 1.05 * float(np.linalg.norm(mesh.vertices - center, axis=1).max())
     head = np.array([0.0, 0.0])

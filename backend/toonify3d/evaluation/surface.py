@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..asset.rays import MeshQuery
 from ..errors import InputError
+from ..raycast import MeshQuery
 from ..scene import Camera, FloatArray, Scene, SurfaceMesh
 
 IntArray = npt.NDArray[np.int64]

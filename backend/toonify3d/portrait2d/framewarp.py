@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..evaluation.ground_truth import RayCaster
+from ..raycast import MeshQuery
 from ..scene import ByteImage, Camera, Float32Array, FloatArray, SurfaceMesh
 from .colorspace import clean_foreground, sample, smoothstep
 
@@ -27,8 +27,8 @@ class BentSurface:
 
     mesh: SurfaceMesh
     bent: FloatArray
-    caster: RayCaster
-    bent_caster: RayCaster
+    caster: MeshQuery
+    bent_caster: MeshQuery
     attributes: Float32Array
 
 
@@ -99,22 +99,19 @@ def _pixel_centers(camera: Camera) -> FloatArray:
 
 def _cast(
     surface: BentSurface, camera: Camera
-) -> tuple[npt.NDArray[np.int32], FloatArray, FloatArray]:
+) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
     """Face, barycentric weights ``(N, 3)`` and cosine to the view of every pixel's ray."""
     origins, directions = camera.rays(_pixel_centers(camera))
-    distance, face = surface.bent_caster.cast(origins, directions)
-    hit = face >= 0
+    hits = surface.bent_caster.cast(origins, directions)
+    face, hit = hits.face, hits.face >= 0
     a, b, c = np.moveaxis(surface.bent[surface.mesh.faces[face[hit]]], 1, 0)
-    point = origins[hit] + distance[hit, None] * directions[hit]
     normal = np.cross(b - a, c - a)
-    area = np.maximum((normal**2).sum(1), 1e-30)
-    second = (np.cross(point - a, c - a) * normal).sum(1) / area
-    third = (np.cross(b - a, point - a) * normal).sum(1) / area
     weights = np.zeros((len(face), 3))
-    weights[hit] = np.clip(np.stack([1 - second - third, second, third], 1), 0, 1)
+    weights[hit] = np.clip(hits.weights[hit], 0, 1)
     weights[hit] /= weights[hit].sum(1, keepdims=True)
     cosine = np.zeros(len(face))
-    cosine[hit] = np.abs((normal * directions[hit]).sum(1)) / np.sqrt(area)
+    length = np.maximum(np.linalg.norm(normal, axis=1), 1e-15)
+    cosine[hit] = np.abs((normal * directions[hit]).sum(1)) / length
     return face, weights, cosine
 
 
@@ -136,9 +133,9 @@ def _seen(
     """1 where the filmed point is the first thing on its own ray of the photo."""
     away = filmed - camera.center
     distance = np.linalg.norm(away, axis=1)
-    first, face = surface.caster.cast(
+    first = surface.caster.cast(
         np.broadcast_to(camera.center, filmed.shape).copy(), away / distance[:, None]
     )
     inside = (image_points >= 0) & (image_points < [camera.width, camera.height])
-    behind = np.where(face >= 0, distance - first, 0.0)
+    behind = np.where(first.face >= 0, distance - first.distance, 0.0)
     return np.asarray(inside.all(1) * smoothstep(behind, 0.012, 0.004), np.float32)

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..capture import landmarks as lm
 from ..errors import InputError
-from ..evaluation.ground_truth import RayCaster
 from ..progress import Progress, SubProgress
+from ..raycast import MeshQuery
 from ..scene import (
     Displacement,
     FloatArray,
@@ -212,7 +212,7 @@ def _prepare(
     progress: Progress,
 ) -> tuple[BentSurface, Look]:
     """Everything that all frames share: bent surface, regions, face layer, colour ranges."""
-    caster = RayCaster(mesh.vertices, mesh.faces)
+    caster = MeshQuery(mesh.vertices, mesh.faces)
     watched = [scene.frames[i] for i in _even(len(scene.frames), _OBSERVED_FRAMES)]
     observed = observe(scene, watched, mesh, caster, SubProgress(progress, 0.02, 0.2))
     progress.update(0.2, "telling skin, hair and clothes apart")
@@ -231,7 +231,7 @@ def _prepare(
         ],
         axis=1,
     ).astype(np.float32)
-    surface = BentSurface(mesh, bent, caster, RayCaster(bent, mesh.faces), attributes)
+    surface = BentSurface(mesh, bent, caster, MeshQuery(bent, mesh.faces), attributes)
     progress.update(0.25, "laying the exemplar on the face")
     closed = tuple(gap < shape.CLOSED_OPENING for gap in shape.eye_opening(change.landmarks))
     scale = 2.0 * max(_pixels_per_unit(f, frame) for f in frames)

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from ..evaluation.ground_truth import RayCaster
 from ..progress import Progress
+from ..raycast import MeshQuery
 from ..scene import Camera, Float32Array, FloatArray, Frame, Scene, SurfaceMesh
 from .colorspace import blur, clean_foreground, sample, to_lab
 
@@ -99,7 +99,7 @@ def observe(
     scene: Scene,
     frames: Sequence[Frame],
     mesh: SurfaceMesh,
-    caster: RayCaster,
+    caster: MeshQuery,
     progress: Progress,
 ) -> Observations:
     """Gather every vertex' colour from all ``frames`` that see it from less than 70 degrees."""
