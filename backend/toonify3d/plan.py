@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .capture.pipeline import check_source
+from .companions import record_companions
 from .errors import InputError
 from .portrait2d.adapters.base import open_stylizer
 from .portrait2d.adapters.settings import AdapterSettings, absolute_paths
@@ -46,13 +47,15 @@ def prepare(request: Request, job: JobFolder) -> tuple[JobSettings, Style | None
     Raises:
         InputError: Bad input; nothing that was there is changed.
     """
-    return {
+    settings, style = {
         "stylize": _prepare_stylize,
         "reconstruct": _prepare_reconstruct,
         "restyle": _prepare_restyle,
         "refine": _prepare_refine,
         "resume": _prepare_resume,
     }[request.command](request, job)
+    record_companions(job, settings)
+    return settings, style
 
 
 # -- what was asked ---------------------------------------------------------------------------
@@ -220,7 +223,9 @@ def _stored_style(job: JobFolder, name: str) -> Style:
 
 def step_keys(job: JobFolder, settings: JobSettings, style: Style | None) -> dict[str, str]:
     """The key of every step: what it depends on, hashed, in the order of the steps."""
-    keys = {"capture": step_key("capture", job.description["capture"]["sha256"], settings.capture)}
+    source = job.description["capture"]
+    beside = source.get("companions_sha256", "")
+    keys = {"capture": step_key("capture", source["sha256"], beside, settings.capture)}
     keys["prior"] = step_key("prior", keys["capture"], settings.prior)
     if style is None:
         return keys

@@ -170,6 +170,13 @@ class JobFolder:
             )
         return there
 
+    def note_companions(self, digest: str) -> None:
+        """Record the hash of files beside the capture (see ``companions.py``)."""
+        document = self.description
+        if document["capture"].get("companions_sha256", "") != digest:
+            document["capture"]["companions_sha256"] = digest
+            write_json(self.root / "job.json", document)
+
     def add_style(self, name: str, description: dict[str, Any]) -> None:
         """Record a style in ``job.json``.
 
