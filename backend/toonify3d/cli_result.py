@@ -28,26 +28,57 @@ def add_result_commands(commands: _Commands) -> None:
         "--output", type=Path, metavar="FILE", help="default: styles/NAME/export/NAME.FORMAT"
     )
     export.set_defaults(run=_export)
+    _add_render(commands)
+
+
+def _add_render(commands: _Commands) -> None:
     render = commands.add_parser(
         "render",
-        help="a turntable of a finished style as video or pictures",
+        help="a finished style along a camera path, as video or pictures",
         description=(
-            "One turn round a finished style. It shows the baked mesh with its albedo texture (what"
-            " other programs show too), not the neural fields; the normal map is not used."
+            "Renders a finished style along a camera path. 'fields' volume-renders what was"
+            " trained, as the paper does (seconds a picture without a GPU); 'mesh' shows the mesh"
+            " with its albedo texture, as other programs will (many times faster; the normal map is"
+            " not used)."
         ),
     )
     _add_job(render)
-    render.add_argument("--frames", type=int, default=72, help="pictures in one turn (72)")
-    render.add_argument("--size", type=int, default=512, help="width and height in pixels (512)")
     render.add_argument(
-        "--shading", choices=_SHADINGS, default="soft", help="soft light, or flat: albedo as it is"
+        "--from",
+        dest="source",
+        choices=("fields", "mesh"),
+        default="fields",
+        help="what is rendered (fields)",
     )
+    render.add_argument(
+        "--subject",
+        choices=("style", "person"),
+        default="style",
+        help="the stylized head, or the real person as learned from the video (fields only)",
+    )
+    render.add_argument(
+        "--path",
+        default="turntable",
+        metavar="turntable|ellipse|FILE.json",
+        help="the cameras; a file holds a list 'frames' of c2w or position and look_at, with fov"
+        " or K, width and height, like a job's capture/cameras.json (turntable)",
+    )
+    render.add_argument("--frames", type=int, default=72, help="pictures of the path (72)")
+    render.add_argument(
+        "--size", help="width and height in pixels, N or WIDTHxHEIGHT (512, or the file's own)"
+    )
+    render.add_argument(
+        "--shading",
+        choices=_SHADINGS,
+        help="flat: the albedo as it is (default for fields); soft: lit (default for mesh)",
+    )
+    render.add_argument("--device", default="auto", help="for fields: auto, cpu or cuda")
     render.add_argument(
         "--output",
         type=Path,
-        metavar="FILE.mp4|DIR",
-        help="a video (24 frames a second), or a folder of PNG with alpha;"
-        " default: styles/NAME/render/turntable.mp4",
+        metavar="FILE.mp4|FILE.png|DIR",
+        help="a video (24 frames a second), one picture, or a folder of pictures; PNG have alpha;"
+        " default: styles/NAME/render/PATH.mp4",
     )
     render.set_defaults(run=_render)
 
@@ -81,16 +112,31 @@ def _kind(kind: str | None, output: Path | None) -> str:
 
 
 def _render(options: argparse.Namespace) -> int:
-    from .finished import finished_style, render_turntable
+    from .asset.paths import camera_path, parse_size
+    from .devices import resolve_device
+    from .finished import finished_style
+    from .views import field_renderer, mesh_renderer, render_path
 
+    size = None if options.size is None else parse_size(options.size)
+    fields, person = options.source == "fields", options.subject == "person"
+    if person and not fields:
+        raise InputError("--subject person needs --from fields.", "bad_subject")
     item = finished_style(options.job, options.style)
-    path = options.output or item.folder.parent / "render" / "turntable.mp4"
-    if path.suffix and path.suffix.lower() != ".mp4" and not path.is_dir():
+    name = Path(options.path).stem + ("_person" if person else "")
+    path: Path = options.output or item.folder.parent / "render" / f"{name}.mp4"
+    if path.suffix and path.suffix.lower() not in (".mp4", ".png") and not path.is_dir():
         raise InputError(
-            f"'{path.name}' is neither an .mp4 nor a folder; only these can be written.",
+            f"'{path.name}' is neither .mp4, .png nor a folder; only these can be written.",
             "bad_format",
         )
-    render_turntable(item, path, options.frames, options.size, options.shading, _Terminal())
+    cameras = camera_path(options.path, item.mesh, options.frames, size)
+    shading = options.shading or ("flat" if fields else "soft")
+    if fields:
+        device = resolve_device(options.device)
+        renderer = field_renderer(options.job, item, person, shading, device)
+    else:
+        renderer = mesh_renderer(item, shading)
+    render_path(renderer, cameras, path, _Terminal())
     sys.stdout.write(f"{path}\n")
     return EXIT_OK
 

@@ -1,29 +1,26 @@
-"""What can be done with a finished style: files in other formats, pictures all round."""
+"""A finished style, read back from its job, and its files in other formats."""
 
 from __future__ import annotations
 
-import math
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 
 from .asset.export import write_obj, write_ply, write_stl
-from .asset.render import Renderable, render_view, sample_texture, turntable
+from .asset.render import sample_texture
+from .asset.settings import AssetSettings
 from .asset.uv import Atlas
 from .errors import InputError
-from .files import write_atomic, write_bytes, write_image
-from .progress import Progress
+from .files import write_bytes
 from .scene import ByteImage, FloatArray, SurfaceMesh
 from .service.job import JobFolder
 
 IntArray = npt.NDArray[np.int64]
-FPS = 24
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,7 @@ class FinishedStyle:
         atlas: Of the mesh; only ``source``, ``faces`` and ``uv`` mean something.
         albedo: sRGB ``(S, S, 3)``.
         roughness: Of the material.
+        ball_radius: Of the ball that closed the surface, unit space.
     """
 
     name: str
@@ -47,6 +45,7 @@ class FinishedStyle:
     atlas: Atlas
     albedo: ByteImage
     roughness: float
+    ball_radius: float = AssetSettings.ball_radius
 
     @property
     def textures(self) -> dict[str, Path]:
@@ -84,10 +83,10 @@ def finished_style(job: Path, style: str | None) -> FinishedStyle:
     if style not in done:
         raise InputError(f"The style '{style}' is not finished; resume the job.", "not_finished")
     settings: dict[str, Any] = description["styles"][style]["settings"]["asset"]
-    return _read(style, folder.style(style) / "result", float(settings["roughness"]))
+    return _read(style, folder.style(style) / "result", settings)
 
 
-def _read(name: str, folder: Path, roughness: float) -> FinishedStyle:
+def _read(name: str, folder: Path, settings: dict[str, Any]) -> FinishedStyle:
     try:
         with np.load(folder / "avatar.npz", allow_pickle=False) as data:
             vertices = data["vertices"].astype(np.float64)
@@ -109,7 +108,8 @@ def _read(name: str, folder: Path, roughness: float) -> FinishedStyle:
         normals=normals,
         atlas=atlas_of_corners(faces, uvs),
         albedo=np.ascontiguousarray(albedo[..., ::-1], dtype=np.uint8),
-        roughness=roughness,
+        roughness=float(settings["roughness"]),
+        ball_radius=float(settings.get("ball_radius", AssetSettings.ball_radius)),
     )
 
 
@@ -176,73 +176,3 @@ def _export_obj(item: FinishedStyle, path: Path) -> list[Path]:
     mesh = item.mesh
     write_obj(path, mesh.vertices, item.normals, mesh.faces, item.atlas, names, item.roughness)
     return written
-
-
-# -- pictures all round -----------------------------------------------------------------------
-
-
-def render_turntable(
-    item: FinishedStyle,
-    path: Path,
-    frames: int,
-    size: int,
-    shading: str,
-    progress: Progress,
-) -> None:
-    """One turn round the textured mesh, as MP4 or as a folder of PNG with alpha.
-
-    Args:
-        item: The style.
-        path: Ends in ``.mp4`` for a video; otherwise a folder, gets ``0000.png`` and so on.
-        frames: Pictures in one turn, 1 to 2000.
-        size: Width and height in pixels, 16 to 4096; even for a video.
-        shading: One of :data:`.asset.render.SHADINGS`.
-        progress: Told how far it is.
-
-    Raises:
-        InputError: A number out of its range.
-        OSError: Not writable.
-    """
-    video = path.suffix.lower() == ".mp4"
-    _check_sizes(frames, size, video)
-    shown = Renderable(item.mesh, item.albedo, item.atlas.uv, item.atlas.faces)
-    azimuths = [2 * math.pi * k / frames for k in range(frames)]
-    cameras = turntable(item.mesh, azimuths, size, size)
-    if not video:
-        path.mkdir(parents=True, exist_ok=True)
-        for index, camera in enumerate(cameras):
-            over, alpha = render_view(shown, camera, shading, background=(0, 0, 0))
-            write_image(path / f"{index:04d}.png", straight_alpha(over, alpha))
-            progress.update((index + 1) / frames, f"view {index + 1} of {frames}")
-        return
-
-    def encode(temporary: Path) -> None:
-        writer = imageio_ffmpeg.write_frames(
-            str(temporary), (size, size), fps=FPS, macro_block_size=2, quality=8
-        )
-        writer.send(None)
-        try:
-            for index, camera in enumerate(cameras):
-                image, _ = render_view(shown, camera, shading)
-                writer.send(np.ascontiguousarray(image))
-                progress.update((index + 1) / frames, f"view {index + 1} of {frames}")
-        finally:
-            writer.close()
-
-    write_atomic(path, encode)
-
-
-def straight_alpha(over_black: ByteImage, alpha: ByteImage) -> ByteImage:
-    """RGBA ``(H, W, 4)`` with unassociated alpha (PNG) from a picture over black."""
-    share = np.maximum(alpha, 1)[..., None] / 255.0
-    color = np.clip(np.round(over_black / share), 0, 255).astype(np.uint8)
-    return np.concatenate([color, alpha[..., None]], axis=2)
-
-
-def _check_sizes(frames: int, size: int, video: bool) -> None:
-    if not 1 <= frames <= 2000:
-        raise InputError("--frames must lie between 1 and 2000.", "bad_frames")
-    if not 16 <= size <= 4096:
-        raise InputError("--size must lie between 16 and 4096.", "bad_size")
-    if video and size % 2:
-        raise InputError("--size must be even for a video.", "bad_size")

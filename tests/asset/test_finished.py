@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import cv2
 import imageio.v3 as iio
@@ -15,9 +16,10 @@ from toonify3d.asset.mesh import decimate, vertex_normals
 from toonify3d.asset.uv import unwrap
 from toonify3d.cli import main
 from toonify3d.errors import InputError
-from toonify3d.finished import atlas_of_corners, finished_style, straight_alpha
+from toonify3d.finished import atlas_of_corners, finished_style
 from toonify3d.progress import SilentProgress
 from toonify3d.service.job import JobFolder
+from toonify3d.views import straight_alpha
 
 RED, BLUE = (220, 30, 30), (30, 30, 220)
 
@@ -106,7 +108,9 @@ def test_export_default_and_folder(job, capsys, tmp_path):
 def test_render_pictures_turn_round_and_have_alpha(job, capsys, tmp_path):
     out = tmp_path / "views"
     code, written, _ = run(
-        capsys, "render", job, "--frames", 2, "--size", 64, "--shading", "flat", "--output", out
+        capsys,
+        *("render", job, "--from", "mesh", "--frames", 2, "--size", 64, "--shading", "flat"),
+        *("--output", out),
     )
     assert code == 0 and written == [str(out)]
     front, back = (iio.imread(out / name) for name in ("0000.png", "0001.png"))
@@ -121,13 +125,39 @@ def test_render_pictures_turn_round_and_have_alpha(job, capsys, tmp_path):
 
 
 def test_render_video(job, capsys):
-    code, (written,), _ = run(capsys, "render", job, "--frames", 5, "--size", 64)
+    code, (written,), _ = run(capsys, "render", job, "--from", "mesh", "--frames", 5, "--size", 64)
     assert code == 0 and written.endswith("turntable.mp4")
     frames = iio.imread(written)
     assert frames.shape == (5, 64, 64, 3)
     middle = frames[0, 32, 32].astype(int)
     assert middle[0] > middle[2] + 60
     assert sorted(p.name for p in (job / "styles/toon/render").iterdir()) == ["turntable.mp4"]
+
+
+def test_render_one_picture_along_a_file(job, capsys, tmp_path):
+    cameras = tmp_path / "cams.json"
+    camera = {"position": [0, -0.4, 0], "look_at": [0, 0, 0], "fov": 20}
+    cameras.write_text(json.dumps([camera]), encoding="utf-8")
+    out = tmp_path / "one.png"
+    arguments = ("--from", "mesh", "--path", cameras, "--size", "80x60", "--output", out)
+    code, written, error = run(capsys, "render", job, *arguments)
+    assert (code, written, error) == (0, [str(out)], "")
+    image = iio.imread(out)
+    assert image.shape == (60, 80, 4) and image[30, 40, 3] == 255 and image[0, 0, 3] == 0
+
+
+def test_full_disk_keeps_the_earlier_video(job, capsys, monkeypatch):
+    _, (written,), _ = run(capsys, "render", job, "--from", "mesh", "--frames", 2, "--size", 32)
+    before = Path(written).read_bytes()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device", written)
+
+    monkeypatch.setattr("os.fsync", full)
+    code, _, error = run(capsys, "render", job, "--from", "mesh", "--frames", 3, "--size", 32)
+    assert code == 2 and error.count("\n") == 1 and "No space left" in error
+    assert Path(written).read_bytes() == before
+    assert [path.name for path in Path(written).parent.iterdir()] == ["turntable.mp4"]
 
 
 def test_straight_alpha_divides():
@@ -144,7 +174,13 @@ def test_straight_alpha_divides():
         (["export", "JOB", "--format", "ply", "--output", "x.stl"], "ply"),
         (["export", "JOB", "--style", "nobody"], "nobody"),
         (["export", "nowhere"], "nowhere"),
-        (["render", "JOB", "--size", "63"], "even"),
+        (["render", "JOB", "--from", "mesh", "--size", "63"], "even"),
+        (["render", "JOB", "--size", "64x"], "--size"),
+        (["render", "JOB", "--path", "spiral"], "spiral"),
+        (["render", "JOB", "--from", "mesh", "--frames", "2", "--output", "x.png"], "x.png"),
+        (["render", "JOB", "--from", "mesh", "--subject", "person"], "--from fields"),
+        (["render", "JOB", "--device", "abacus"], "abacus"),
+        (["render", "JOB"], "--from mesh"),
         (["render", "JOB", "--size", "8"], "--size"),
         (["render", "JOB", "--frames", "0"], "--frames"),
         (["render", "JOB", "--output", "x.gif"], "x.gif"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -113,21 +114,63 @@ def render_view(
     """
     if shading not in SHADINGS:
         raise ValueError(f"unknown shading {shading!r}")
-    fine = camera.resized(camera.width * antialias, camera.height * antialias)
-    hits, _ = _cast(item, fine)
-    seen = hits.face >= 0
-    color = np.zeros((len(seen), 3))
-    picked = Hits(hits.face[seen], hits.distance[seen], hits.weights[seen])
-    color[seen] = _shade(item, picked, fine, shading)
-    alpha = seen.astype(np.float64)[:, None]
-    shape = (camera.height, antialias, camera.width, antialias, -1)
-    color = (color * alpha).reshape(shape).mean(axis=(1, 3))
-    alpha = alpha.reshape(shape).mean(axis=(1, 3))
-    image = color + (1 - alpha) * (np.array(background) / 255.0)
+
+    def strip(fine: Camera) -> FloatArray:
+        hits, _ = _cast(item, fine)
+        seen = hits.face >= 0
+        out = np.zeros((len(seen), 4))
+        picked = Hits(hits.face[seen], hits.distance[seen], hits.weights[seen])
+        out[seen, :3] = _shade(item, picked, fine, shading)
+        out[seen, 3] = 1.0
+        return out
+
+    return over_background(render_strips(camera, antialias, strip), background)
+
+
+def over_background(
+    picture: FloatArray, background: tuple[int, int, int]
+) -> tuple[ByteImage, ByteImage]:
+    """RGB ``(H, W, 3)`` on a background and coverage ``(H, W)``, from ``(H, W, 4)`` over black."""
+    image = picture[..., :3] + (1 - picture[..., 3:]) * (np.array(background) / 255.0)
     return (
         np.round(np.clip(image, 0, 1) * 255).astype(np.uint8),
-        np.round(alpha[..., 0] * 255).astype(np.uint8),
+        np.round(np.clip(picture[..., 3], 0, 1) * 255).astype(np.uint8),
     )
+
+
+def render_strips(
+    camera: Camera,
+    antialias: int,
+    render: Callable[[Camera], FloatArray],
+    margin: int = 0,
+    rays: int = 1 << 20,
+) -> FloatArray:
+    """A picture made of strips of rows, so that memory does not grow with its size.
+
+    Args:
+        camera: Of the whole picture.
+        antialias: Rays per pixel along each side.
+        render: Gets the camera of a strip with ``antialias`` times as many pixels along each side
+            and returns colour over black and coverage ``(N, 4)`` in 0..1 of its pixels.
+        margin: Rows above and below that a strip needs to see but does not answer for.
+        rays: Most rays of a strip, about.
+
+    Returns:
+        ``(H, W, 4)``: colour over black and coverage in 0..1.
+    """
+    rows = max(1, rays // (camera.width * antialias**2))
+    parts = []
+    for top in range(0, camera.height, rows):
+        bottom = min(camera.height, top + rows)
+        first, last = max(0, top - margin), min(camera.height, bottom + margin)
+        K = camera.K.copy()
+        K[1, 2] -= first
+        part = Camera(K, camera.c2w, camera.width, last - first)
+        fine = part.resized(part.width * antialias, part.height * antialias)
+        shape = (part.height, antialias, part.width, antialias, 4)
+        picture = render(fine).reshape(shape).mean(axis=(1, 3))
+        parts.append(picture[top - first : bottom - first])
+    return np.concatenate(parts)
 
 
 def orbit_camera(
@@ -218,11 +261,25 @@ def _cast(item: Renderable, camera: Camera) -> tuple[Hits, FloatArray]:
 def _shade(item: Renderable, hits: Hits, camera: Camera, shading: str) -> FloatArray:
     if shading == "flat":
         return item.colors(hits)
-    normals = _unit(interpolate(item.normals, item.mesh.faces, hits)) @ camera.c2w[:3, :3]
+    normals = interpolate(item.normals, item.mesh.faces, hits) @ camera.c2w[:3, :3]
+    return shade(None if shading in ("clay", "normal") else item.colors(hits), normals, shading)
+
+
+def shade(albedo: FloatArray | None, normals: FloatArray, shading: str) -> FloatArray:
+    """Colours ``(N, 3)`` in 0..1 of surface points under the lights that hang on the camera.
+
+    Args:
+        albedo: sRGB ``(N, 3)`` in 0..1; not needed for ``clay`` and ``normal``.
+        normals: ``(N, 3)`` in the camera's axes (x right, y down, z forward), any length.
+        shading: One of :data:`SHADINGS`.
+    """
+    if shading == "flat" and albedo is not None:
+        return albedo
+    normals = _unit(normals)
     if shading == "normal":
         return np.asarray(normals * [0.5, -0.5, -0.5] + 0.5)
-    clay = np.broadcast_to(np.array(CLAY), normals.shape)
-    albedo = clay if shading == "clay" else item.colors(hits)
+    if shading == "clay" or albedo is None:
+        albedo = np.broadcast_to(np.array(CLAY), normals.shape)
     light = np.full(len(normals), AMBIENT)
     for direction, strength in LIGHTS:
         toward = np.array(direction) / np.linalg.norm(direction)
