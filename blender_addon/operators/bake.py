@@ -11,7 +11,7 @@ from ..scene import importer, objfile
 
 
 class ToonifyOtBake(bpy.types.Operator):
-    """Bake the avatar's textures onto the selected mesh (your own retopology, with UVs)."""
+    """Bake the avatar's textures onto the selected mesh (your retopology of it, with UVs)."""
 
     bl_idname = "toonify3d.bake"
     bl_label = "Bake to Selected Mesh"
@@ -27,7 +27,7 @@ class ToonifyOtBake(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Write the mesh and start the backend."""
         target = context.active_object
-        avatar = importer.find_avatar(context)
+        avatar = importer.nearest_avatar(context.scene, target)
         result = Path(bpy.path.abspath(avatar[importer.RESULT_PROPERTY]))
         if not (result.parents[2] / "job.json").is_file():
             self.report({"ERROR"}, f"The avatar's job is not there any more: {result.parents[2]}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import bpy
+from mathutils import Vector
 
 from .. import compat
 from .material import build_material, drive_style_mix, load_texture
@@ -40,6 +41,7 @@ def import_result(
     data = load_avatar(folder)
     avatar = bpy.data.objects.new(options.name, build_mesh(options.name, data))
     avatar[RESULT_PROPERTY] = str(folder)
+    avatar.location.x = _free_place(scene, folder, data)
     collection = bpy.data.collections.new(options.name)
     collection.objects.link(avatar)
     scene.collection.children.link(collection)
@@ -47,6 +49,21 @@ def import_result(
     if options.standard_view:
         compat.set_view_transform(scene, "Standard")
     return avatar
+
+
+def _free_place(scene: bpy.types.Scene, folder: Path, data: AvatarData) -> float:
+    """0, or the place to the right of the job's other styles, so that they can be compared."""
+    right = [
+        item.location.x + max(corner[0] for corner in item.bound_box)
+        for item in scene.objects
+        if is_avatar(item)
+        and Path(item[RESULT_PROPERTY]).parent.parent == folder.parent.parent
+        and Path(item[RESULT_PROPERTY]) != folder
+    ]
+    if not right:
+        return 0.0
+    low, high = float(data.vertices[:, 0].min()), float(data.vertices[:, 0].max())
+    return max(right) - low + 0.1 * (high - low)
 
 
 def _add_material(avatar: bpy.types.Object, data: AvatarData, options: ImportOptions) -> None:
@@ -110,3 +127,15 @@ def find_avatar(context: bpy.types.Context) -> bpy.types.Object | None:
         return active
     found = [item for item in context.scene.objects if is_avatar(item)]
     return found[-1] if found else None
+
+
+def nearest_avatar(scene: bpy.types.Scene, target: bpy.types.Object) -> bpy.types.Object | None:
+    """The avatar that stands where ``target`` is."""
+
+    def middle(item: bpy.types.Object) -> Vector:
+        corners = [item.matrix_world @ Vector(corner) for corner in item.bound_box]
+        return sum(corners, Vector()) / len(corners)
+
+    place = middle(target)
+    found = [item for item in scene.objects if is_avatar(item)]
+    return min(found, key=lambda item: (middle(item) - place).length, default=None)

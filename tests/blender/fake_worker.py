@@ -30,7 +30,8 @@ def check(capture, sheet):
         sys.exit("ImportError: no module named cv2")
     write_image(sheet, 64, lambda y, x: (4 * y, 4 * x, 90))
     stops = any(item["severity"] == "stop" for item in findings)
-    print(json.dumps({"capture": capture.name, "stops": stops, "findings": findings}, indent=1))
+    report = {"capture": capture.name, "stops": stops, "findings": findings}
+    sys.stdout.write(json.dumps(report, indent=1) + "\n")
     sys.exit(2 if stops else 0)
 
 
@@ -40,7 +41,8 @@ def bake(arguments):
     rows = mesh.read_text("utf-8").split("\n")
     if not any(row.startswith("f ") for row in rows):
         sys.exit("toonify3d: The mesh has no faces.")
-    print("baking 50 %", flush=True)
+    sys.stdout.write("baking 50 %\n")
+    sys.stdout.flush()
     for name in ("albedo", "normal", "photo_albedo", "heatmap"):
         write_image(output / f"{name}.png", 8, lambda y, x: (250, 60, 90))
     (output / "bake_report.json").write_text(json.dumps(arguments))
@@ -70,7 +72,8 @@ if sys.argv[3:4] == ["bake"]:
     bake(sys.argv[4:])
 assert sys.argv[1:5] == ["-m", "toonify3d", "worker", "--job"], sys.argv
 job = Path(sys.argv[5])
-manner = json.loads((job / "request.json").read_text("utf-8")).get("manner", "good")
+request = json.loads((job / "request.json").read_text("utf-8"))
+manner = request.get("manner", "good")
 if manner == "broken":
     sys.exit("ImportError: no module named torch")
 for name in ("PYTHONHOME", "PYTHONSTARTUP"):
@@ -96,7 +99,13 @@ def write_result(folder):
     obj = "v 0 0 0\nv 0.1 0 0\nv 0 0 0.1\nvt 0 0\nvt 1 0\nvt 0 1\nf 1/1 2/2 3/3\n"
     (folder / "avatar.obj").write_text(obj)
     write_image(folder / "albedo.png", 8, lambda y, x: (250, 60, 90))
-    (folder / "report.json").write_text("{}")
+    report = {
+        "preset": "preview", "device": "cpu", "peak_rss_mb": 2048.0, "steps_from_cache": [],
+        "seconds": dict.fromkeys(
+            ("capture", "prior", "portraits", "geometry", "texture", "asset"), 20.0
+        ),
+    }  # fmt: skip
+    (folder / "report.json").write_text(json.dumps(report))
 
 
 link = Link.from_environment(job)
@@ -138,9 +147,10 @@ for step in range(100 if manner not in ("slow", "deaf", "detached") else 3000):
         link.close()
         sys.exit(3)
     time.sleep(pace if manner != "slow" else 0.02)
-result = job / "styles" / "toon" / "result"
+style = Path(request.get("exemplar", "toon.png")).stem
+result = job / "styles" / style / "result"
 write_result(result)
-report("done", 100, result="styles/toon/result")
+report("done", 100, result=f"styles/{style}/result")
 link.send_result(result)
 link.close()
 if manner == "hang":
