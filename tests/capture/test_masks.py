@@ -12,6 +12,7 @@ from toonify3d.capture.colour_model import COLOURS, histogram, learn_palette, lo
 from toonify3d.capture.look_at import look_at_ball, neighbours
 from toonify3d.capture.mask_settings import MaskSettings
 from toonify3d.capture.masks import compute_masks
+from toonify3d.capture.object_start import circles_something, look_at_ball_of_cameras
 from toonify3d.capture.parallax import Ball, ball_evidence, plane_homography
 from toonify3d.capture.segmentation import PersonSegmenter, Window
 from toonify3d.errors import InputError
@@ -127,6 +128,46 @@ def shared_portrait(shared_data):
     if not path.exists():
         pytest.skip(f"needs {path}, which is not here")
     return cv2.imread(str(path))[..., ::-1].copy()
+
+
+class BlindSegmenter(BadSegmenter):
+    """Sees a person nowhere, as with a skull, a bust or a mannequin."""
+
+    def probability(self, image, window=None):
+        return np.full(image.shape[:2], 0.02, np.float32)
+
+
+@pytest.mark.parametrize(("height", "distance"), [(0.03, 0.9), (0.12, 0.55)])
+def test_a_thing_that_is_no_person_is_masked_with_a_warning(height, distance, monkeypatch):
+    """Also where the cameras stand nearer and look higher, so that the lower ball is cut off."""
+    thing = made_up.make(30, center=(0.0, 0.0, height), distance=distance)
+    assert all(mask[-1].any() == (height > 0.1) for mask in thing.masks)
+    monkeypatch.setattr(person_masks, "PersonSegmenter", BlindSegmenter(thing.masks))
+    progress = SilentProgress()
+    masks = compute_masks(thing.images, thing.cameras, None, SETTINGS, progress)
+    overlap = [made_up.iou(mask, true) for mask, true in zip(masks, thing.masks, strict=True)]
+    assert np.mean(overlap) > 0.95
+    assert min(overlap) > 0.92
+    assert progress.warnings == [person_masks.NOT_A_PERSON]
+
+
+def test_ball_of_cameras_holds_the_thing(capture):
+    ball = look_at_ball_of_cameras(capture.cameras, None)
+    assert np.linalg.norm(ball.center - [0.0, 0.0, 0.03]) < 0.01
+    assert 0.25 < ball.radius < 0.6
+    rng = np.random.default_rng(0)
+    cluster = rng.normal(size=(300, 3)) * 0.05 + [0.0, 0.0, 0.03]
+    smaller = look_at_ball_of_cameras(capture.cameras, cluster)
+    assert 0.08 < smaller.radius < 0.8 * ball.radius
+
+
+def test_walking_round_a_thing_is_told_from_a_pan(capture):
+    assert circles_something(capture.images) is True
+    coarse = np.random.default_rng(0).integers(0, 255, (45, 150, 3), np.uint8)
+    wall = cv2.resize(coarse, (1200, 360))
+    pan = [wall[:, 9 * i : 9 * i + 270] for i in range(14)]
+    assert circles_something(pan) is False
+    assert circles_something([np.full((90, 120, 3), 40, np.uint8)] * 8) is None
 
 
 def test_parallax_tells_person_from_room(capture):

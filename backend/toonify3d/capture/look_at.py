@@ -41,12 +41,12 @@ def look_at_ball(masks: Sequence[BoolImage], cameras: Sequence[Camera]) -> Ball:
         origin, ray = cameras[i].resized(*masks[i].shape[::-1]).rays(middle)
         origins.append(origin[0])
         rays.append(ray[0])
-    center = _nearest_point(np.array(origins), np.array(rays))
+    center = nearest_point(np.array(origins), np.array(rays))
     extents = [_extent(masks[i], cameras[i], center) for i in usable]
     return Ball(center, 1.1 * float(np.percentile(extents, 75)))
 
 
-def _nearest_point(origins: FloatArray, rays: FloatArray, iterations: int = 10) -> FloatArray:
+def nearest_point(origins: FloatArray, rays: FloatArray, iterations: int = 10) -> FloatArray:
     """The point nearest to rays in the sense of least absolute distances (reweighting)."""
     across = np.eye(3) - rays[:, :, None] * rays[:, None, :]
     weights = np.ones(len(origins))

@@ -1,6 +1,7 @@
 """Person masks of a whole capture: every view's guess, made to agree across views.
 
-1. Every frame alone: segmentation model (:mod:`segmentation`) and parallax (:mod:`parallax`).
+1. Every frame alone: segmentation model (:mod:`segmentation`) and parallax (:mod:`parallax`); when
+   the model sees no person, parallax and colour alone (:mod:`object_start`), with a warning.
 2. Vote: the robust visual hull of these guesses, its largest piece (:mod:`hull`).
 3. Colour: person and room inside and outside the hull's outline give colour models, of the whole
    video and near each place (:mod:`colour_model`); with the outline as prior they give new guesses.
@@ -20,16 +21,21 @@ import numpy.typing as npt
 import torch
 
 from ..errors import InputError
-from ..progress import Progress
+from ..progress import Progress, SubProgress
 from ..scene import ByteImage, Camera, Float32Array, FloatArray
 from .colour_model import COLOURS, Palette, histogram, learn_palette, local_ratio
 from .hull import grid_points, largest_piece, silhouette_distance, trace, vote
 from .look_at import NO_PERSON, Ball, look_at_ball
 from .mask_settings import MaskSettings
+from .object_start import look_at_ball_of_cameras, start_from_parallax, subject_found
 from .parallax import ball_evidence
 from .segmentation import PersonSegmenter
 
 BoolImage = npt.NDArray[np.bool_]
+NOT_A_PERSON = (
+    "No person was recognised where the cameras look, so the masks show the thing that they go "
+    "round; check the masks, and give your own with capture.masks.folder where they are wrong."
+)
 
 
 def compute_masks(
@@ -50,28 +56,112 @@ def compute_masks(
         progress: Gets updates and warnings.
 
     Raises:
-        InputError: No person in the video (``no_person``).
+        InputError: No person, and nothing else that the cameras go round (``no_person``).
     """
-    small = [_fit(image, settings.vote_long_side) for image in images]
-    guesses = [_logit(p) for p in _probabilities(images, small[0].shape[:2], progress)]
-    ball = look_at_ball([guess > 0.0 for guess in guesses], cameras)
-    farthest = _farthest(cameras, ball, sparse_points)
-    tiny = [_fit(image, settings.vote_long_side * 2 // 3) for image in small]
-    own = []
-    for index, guess in enumerate(guesses):
-        evidence = ball_evidence(tiny, cameras, index, ball, farthest)
-        own.append(3.0 * cv2.resize(evidence, guess.shape[::-1]) + guess)
-        progress.update(0.15 + 0.3 * (index + 1) / len(guesses), "Masks: parallax")
-    palette = learn_palette(small)
-    current = own
+    views = _Views.of(images, cameras, sparse_points, settings)
+    try:
+        start = _person_start(views, settings, progress)
+    except InputError as error:
+        if error.code != "no_person":
+            raise
+        progress.warn(NOT_A_PERSON)
+        start = _object_start(views, settings, progress)
+    current, outlines = start.own, start.outlines
     for number in range(settings.rounds):
-        outlines = _vote_round(current, cameras, ball, settings, number)
-        if number == 0:
-            _check_person(outlines, guesses)
-        current = _colour_round(small, outlines, own, palette, settings, first=number == 0)
+        if number > 0:
+            outlines = _vote_round(current, cameras, start.ball, settings, number)
+        current = _colour_round(
+            views.small, outlines, start.own, views.palette, settings, first=number == 0
+        )
         progress.update(0.45 + 0.3 * (number + 1) / settings.rounds, "Masks: vote across views")
-    outlines = _vote_round(current, cameras, ball, settings, settings.rounds)
-    return _final_masks(images, outlines, own, palette, settings, progress)
+    outlines = _vote_round(current, cameras, start.ball, settings, settings.rounds)
+    return _final_masks(images, outlines, start.own, views.palette, settings, progress)
+
+
+@dataclass(frozen=True)
+class _Views:
+    """The capture at the size of the vote, and smaller for the parallax."""
+
+    images: Sequence[ByteImage]
+    small: list[ByteImage]
+    tiny: list[ByteImage]
+    cameras: Sequence[Camera]
+    points: FloatArray | None
+    palette: Palette
+
+    @classmethod
+    def of(
+        cls,
+        images: Sequence[ByteImage],
+        cameras: Sequence[Camera],
+        points: FloatArray | None,
+        settings: MaskSettings,
+    ) -> _Views:
+        small = [_fit(image, settings.vote_long_side) for image in images]
+        tiny = [_fit(image, settings.vote_long_side * 2 // 3) for image in small]
+        return cls(images, small, tiny, cameras, points, learn_palette(small))
+
+    def evidence(self, ball: Ball, progress: Progress) -> list[Float32Array]:
+        """Per view ``(h, w)`` in -1 to 1: does parallax place it inside the ball?"""
+        farthest = _farthest(self.cameras, ball, self.points)
+        out = []
+        height, width = self.small[0].shape[:2]
+        for index in range(len(self.small)):
+            value = ball_evidence(self.tiny, self.cameras, index, ball, farthest)
+            out.append(np.asarray(cv2.resize(value, (width, height)), np.float32))
+            progress.update((index + 1) / len(self.small), "Masks: parallax")
+        return out
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What every frame says alone, the ball that holds the subject, and the first vote."""
+
+    own: list[Float32Array]
+    ball: Ball
+    outlines: list[Float32Array]
+
+
+def _person_start(views: _Views, settings: MaskSettings, progress: Progress) -> _Start:
+    """From the segmentation model and parallax.
+
+    Raises:
+        InputError: No person to the model where the cameras look (``no_person``).
+    """
+    shape = views.small[0].shape[:2]
+    part = SubProgress(progress, 0.0, 0.1)
+    guesses = [_logit(p) for p in _probabilities(views.images, shape, part)]
+    ball = look_at_ball([guess > 0.0 for guess in guesses], views.cameras)
+    evidence = views.evidence(ball, SubProgress(progress, 0.1, 0.3))
+    own = [3.0 * value + guess for value, guess in zip(evidence, guesses, strict=True)]
+    outlines = _vote_round(own, views.cameras, ball, settings, 0)
+    _check_person(outlines, guesses)
+    return _Start(own, ball, outlines)
+
+
+def _object_start(views: _Views, settings: MaskSettings, progress: Progress) -> _Start:
+    """From the cameras and parallax alone; a second time round what the first time found.
+
+    Raises:
+        InputError: Nothing is where the cameras look (``no_person``).
+    """
+    ball = look_at_ball_of_cameras(views.cameras, views.points)
+    for start in (0.3, 0.375):
+        evidence = views.evidence(ball, SubProgress(progress, start, start + 0.075))
+        own = start_from_parallax(views.small, evidence, views.palette)
+        outlines = _vote_round(own, views.cameras, ball, settings, 0)
+        if not subject_found(outlines, evidence):
+            raise InputError(NO_PERSON, "no_person")
+        found = look_at_ball([outline < 0 for outline in outlines], views.cameras)
+        if _alike(ball, found):
+            break
+        ball = found
+    return _Start(own, ball, outlines)
+
+
+def _alike(one: Ball, two: Ball) -> bool:
+    apart = float(np.linalg.norm(one.center - two.center))
+    return apart < 0.15 * one.radius and 0.8 < two.radius / one.radius < 1.25
 
 
 def _farthest(cameras: Sequence[Camera], ball: Ball, points: FloatArray | None) -> float:
@@ -93,7 +183,7 @@ def _probabilities(
             size = (shape[1], shape[0])
             resized = cv2.resize(probability, size, interpolation=cv2.INTER_AREA)
             out.append(np.asarray(resized, np.float32))
-            progress.update(0.15 * (index + 1) / len(images), "Masks: person segmentation")
+            progress.update((index + 1) / len(images), "Masks: person segmentation")
     return out
 
 
