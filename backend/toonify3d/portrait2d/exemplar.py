@@ -16,6 +16,7 @@ from ..capture.segmentation import PersonSegmenter
 from ..errors import InputError
 from ..scene import ByteImage, Float32Array, FloatArray
 from .colorspace import blur, fill_holes, kmeans, smooth_edges, smoothstep, to_lab
+from .exemplarkind import PictureStats, choose_look, measure_picture, region_labels
 from .picture import MIN_SIDE, WORKING_SIDE, read_picture
 from .refine import refine_landmarks
 
@@ -40,6 +41,11 @@ class Exemplar:
         line_lab: ``(3,)`` the colour of lashes and lines.
         painted: 0 for clean drawings, 1 for paintings with brush strokes or strong light.
         skin_mean: ``(3,)`` colour for skin that the exemplar does not show (neck, scalp).
+        labels: ``(H, W, 3)`` soft: skin, hair, the rest (clothes and background).
+        rest_lab: ``(n, 3)`` raw colours of clothes, of the background where none are seen.
+        lip_shift: ``(3,)`` CIELAB from the skin round the mouth to the lips.
+        brow_shift: ``(3,)`` the same of the brows.
+        stats: What kind of picture it is.
     """
 
     image: ByteImage
@@ -53,6 +59,11 @@ class Exemplar:
     line_lab: Float32Array
     painted: float
     skin_mean: Float32Array
+    labels: Float32Array
+    rest_lab: Float32Array
+    lip_shift: Float32Array
+    brow_shift: Float32Array
+    stats: PictureStats
 
     @property
     def face_width(self) -> float:
@@ -152,6 +163,10 @@ def analyse(image: ByteImage, alpha: ByteImage | None, points: FloatArray) -> Ex
     points = refine_landmarks(points, first.feature, skinness * person, first.noise)
     layers = _layers(lab, smooth, points, width)
     hair = _hair_pixels(smooth, points, layers, person, width)
+    cover = person.astype(np.float32)
+    stats = measure_picture(lab, layers.noise, layers.painted)
+    by_colour = choose_look(stats) != "hatch"  # paper and strokes are in skin and hair alike
+    labels = region_labels(points, layers.skin, layers.raw_field, smooth, cover, hair, by_colour)
     return Exemplar(
         image=image,
         lab=layers.lab,
@@ -164,13 +179,42 @@ def analyse(image: ByteImage, alpha: ByteImage | None, points: FloatArray) -> Ex
         line_lab=_line_colour(lab, points),
         painted=layers.painted,
         skin_mean=np.asarray(np.median(layers.lab[layers.skin > 0.5], axis=0), np.float32),
+        labels=labels,
+        rest_lab=_rest(lab, labels, person),
+        lip_shift=_shift(lab, points, (lm.LIPS_OUTER,), width),
+        brow_shift=_shift(lab, points, (lm.LEFT_BROW, lm.RIGHT_BROW), width),
+        stats=stats,
     )
+
+
+def _rest(lab: Float32Array, labels: Float32Array, person: npt.NDArray[np.bool_]) -> Float32Array:
+    """Colours ``(n, 3)`` for clothes: the person's own, else a background that is no paper."""
+    other = labels[..., 2] > 0.6
+    chosen = other & person
+    if chosen.mean() < 0.03:
+        chosen = other & (lab[..., 0] < 96)
+    pixels = lab[chosen]
+    return np.asarray(pixels[:: max(1, len(pixels) // 20_000)], np.float32)
+
+
+def _shift(
+    lab: Float32Array, points: FloatArray, contours: tuple[tuple[int, ...], ...], width: float
+) -> Float32Array:
+    """Median colour inside contours against that of a ring round them, ``(3,)``."""
+    parts = []
+    for contour in contours:
+        inside = _polygon(lab.shape, points[list(contour), :2], 0.0)
+        ring = _dilate(inside, 0.07 * width) - _dilate(inside, 0.025 * width)
+        if inside.sum() > 5 and ring.sum() > 5:
+            parts.append(np.median(lab[inside > 0.5], axis=0) - np.median(lab[ring > 0.5], axis=0))
+    return np.asarray(np.mean(parts, axis=0) if parts else np.zeros(3), np.float32)
 
 
 @dataclass(frozen=True)
 class _Layers:
     skin: Float32Array
     field: Float32Array
+    raw_field: Float32Array
     lab: Float32Array
     detail: Float32Array
     feature: Float32Array
@@ -192,13 +236,16 @@ def _layers(lab: Float32Array, smooth: Float32Array, points: FloatArray, width: 
     feature, noise = _feature(lab, smooth, field, skin)
     # Strong painted light is the painted person's form, not the style: keep its colours only.
     painted = _painted(smooth[skin > 0.5], noise)
+    raw = field
     if painted > 0:
         broad = blur(fill_holes(smooth, skin), 0.2 * width)
-        broad = broad + _lit(smooth[skin > 0.5]) - np.median(broad[skin > 0.5], axis=0)
+        lit = _lit(smooth[skin > 0.5])
+        limit = np.array([8.0, 6.0, 6.0], np.float32)
+        broad = lit + limit * np.tanh((broad - np.median(broad[skin > 0.5], axis=0)) / limit)
         brought = (broad - field) * painted  # eyes and lips come along into that light
         field, lab = field + brought, lab + brought
         detail = detail * (1 - 0.6 * painted)
-    return _Layers(skin, field, lab, detail, feature, noise, painted)
+    return _Layers(skin, field, raw, lab, detail, feature, noise, painted)
 
 
 def _painted(skin: Float32Array, noise: float) -> float:

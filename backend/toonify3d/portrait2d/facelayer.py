@@ -36,6 +36,7 @@ class FaceLayer:
         feature_lab: ``(H, W, 3)`` eyes, brows and lips.
         feature: ``(H, W)`` their opacity.
         organs: ``(H, W)`` where the person's own eyes, brows and lips must not shine through.
+        own: ``(H, W, 2)`` where the person's own lips and brows are kept in new colours.
     """
 
     scale: float
@@ -44,6 +45,7 @@ class FaceLayer:
     feature_lab: Float32Array
     feature: Float32Array
     organs: Float32Array
+    own: Float32Array
 
     def pixels(self, local: FloatArray) -> FloatArray:
         """Face-frame points ``(..., >=2)`` to the layer's image points."""
@@ -62,6 +64,8 @@ def build_layer(
     closed: tuple[bool, bool],
     yaw: float,
     scale: float,
+    kept: bool = False,
+    lip_contrast: float = 30.0,
 ) -> FaceLayer:
     """Bend the exemplar onto the stylized landmarks.
 
@@ -71,6 +75,8 @@ def build_layer(
         closed: Whether the person's right and left eye are shut.
         yaw: The exemplar's head turn in radians, positive showing its left half.
         scale: Pixels per unit.
+        kept: Keep the person's own lips and brows, in the exemplar's colours.
+        lip_contrast: Largest CIELAB difference between drawn lips and skin.
     """
     width, height = np.ceil((_HIGH - _LOW) * scale).astype(int)
     lookup = _lookup(exemplar, targets, int(width), int(height), scale)
@@ -83,9 +89,13 @@ def build_layer(
         sample(_prefilter(exemplar.lab, ratio), lookup),
         np.zeros((height, width), np.float32),
         np.zeros((height, width), np.float32),
+        np.zeros((height, width, 2), np.float32),
     )
     drawn = sample(_prefilter(exemplar.feature, ratio), lookup)
-    return _with_features(layer, exemplar, drawn, targets, closed)
+    layer = _with_eyes(layer, exemplar, drawn, targets, closed)
+    if kept:
+        return _with_own(layer, targets)
+    return _with_lips(_with_brows(layer, exemplar, drawn, targets), drawn, targets, lip_contrast)
 
 
 def _lookup(
@@ -175,14 +185,14 @@ def _better_half(lookup: Float32Array, yaw: float, scale: float) -> Float32Array
     return sample(lookup, at)
 
 
-def _with_features(
+def _with_eyes(
     layer: FaceLayer,
     exemplar: Exemplar,
     drawn: Float32Array,
     targets: FloatArray,
     closed: tuple[bool, bool],
 ) -> FaceLayer:
-    """Set opacity, colour and organ mask of eyes, brows and lips."""
+    """Set opacity, colour and organ mask of the eyes; shut ones get a lash line."""
     opacity, color, organs = layer.feature, layer.feature_lab, layer.organs
     tight = 1 - 0.65 * exemplar.painted  # beyond a painted organ lies its shadow
     for contour, shut in ((lm.RIGHT_EYE, closed[0]), (lm.LEFT_EYE, closed[1])):
@@ -190,25 +200,77 @@ def _with_features(
         if shut:
             line = _lash_line(layer, targets[list(contour)])
             color = np.where(line[..., None] > 0, exemplar.line_lab, color)
-            opacity = np.maximum(opacity, line)
+            opacity = np.maximum(opacity, line * (1 - 0.35 * exemplar.painted))
             organs = np.maximum(organs, smoothstep(inside, -0.06, -0.01))
         else:
             opacity = np.maximum(opacity, _organ(inside, drawn, _MARGIN["eye"] * tight, 1.0))
             organs = np.maximum(organs, smoothstep(inside, -0.1, -0.03))
-    for contour in (lm.RIGHT_BROW, lm.LEFT_BROW):
-        inside = _signed(layer, targets[list(contour)])
-        opacity = np.maximum(opacity, _organ(inside, drawn, _MARGIN["brow"] * tight, 0.0))
-        organs = np.maximum(organs, smoothstep(inside, -0.12, -0.04))
-    # Painted lips may hardly differ from skin; drawn ones are exactly what differs.
-    inside = _signed(layer, targets[list(lm.LIPS_OUTER)])
-    opacity = np.maximum(opacity, _organ(inside, drawn, _MARGIN["lips"], 0.85 * exemplar.painted))
-    organs = np.maximum(organs, smoothstep(inside, -0.06, -0.01))
     return replace(
         layer,
         feature_lab=np.asarray(color, np.float32),
         feature=np.asarray(opacity, np.float32),
         organs=np.asarray(organs, np.float32),
     )
+
+
+def _with_own(layer: FaceLayer, targets: FloatArray) -> FaceLayer:
+    """Mark where the person's own lips and brows stay."""
+    lips = smoothstep(_signed(layer, targets[list(lm.LIPS_OUTER)]), -0.05, 0.02)
+    brows = np.zeros_like(lips)
+    for contour in (lm.RIGHT_BROW, lm.LEFT_BROW):
+        brows = np.maximum(brows, smoothstep(_signed(layer, targets[list(contour)]), -0.1, 0.0))
+    brows *= 1 - smoothstep(layer.feature, 0.2, 0.8)
+    organs = np.maximum(layer.organs, np.maximum(lips, brows))
+    return replace(layer, organs=organs, own=np.stack([lips, brows], 2))
+
+
+def _with_brows(
+    layer: FaceLayer, exemplar: Exemplar, drawn: Float32Array, targets: FloatArray
+) -> FaceLayer:
+    opacity, organs = layer.feature, layer.organs
+    for contour in (lm.RIGHT_BROW, lm.LEFT_BROW):
+        inside = _signed(layer, targets[list(contour)])
+        margin = _MARGIN["brow"] * (1 - 0.65 * exemplar.painted)
+        ring = (inside < -0.06) & (inside > -0.13)
+        if (drawn[ring] > 0.5).mean() > 0.25:  # a fringe hangs down to the brow
+            margin = 0.025
+        opacity = np.maximum(opacity, _organ(inside, drawn, margin, 0.0))
+        organs = np.maximum(organs, smoothstep(inside, -0.12, -0.04))
+    return replace(layer, feature=opacity, organs=organs)
+
+
+def _with_lips(
+    layer: FaceLayer, drawn: Float32Array, targets: FloatArray, contrast: float
+) -> FaceLayer:
+    """The exemplar's lips, filled ones no farther from the skin than ``contrast``.
+
+    A toon's mouth is a dark shape that stands for lips, teeth and gap alike; laid in full on a shut
+    mouth it reads as lipstick. The lips therefore take a part of its colour, the gap all of it.
+    """
+    inside = _signed(layer, targets[list(lm.LIPS_OUTER)])
+    opacity = np.maximum(layer.feature, _organ(inside, drawn, _MARGIN["lips"], 0.0))
+    organs = np.maximum(layer.organs, smoothstep(inside, -0.06, -0.01))
+    color, core = layer.feature_lab, inside > 0.0
+    if core.any() and (drawn[core] > 0.5).mean() > 0.45:
+        gap = np.median(np.linalg.norm(color - layer.skin_lab, axis=2)[core])
+        part = min(1.0, contrast / max(float(gap), 1e-6))
+        near = smoothstep(inside, -_MARGIN["lips"] - 0.05, -_MARGIN["lips"])[..., None]
+        faded = layer.skin_lab + (color - layer.skin_lab) * part
+        full = np.median(color[core], axis=0)
+        line = _mouth_line(layer, targets)
+        faded = faded + (full - faded) * line[..., None]
+        color = color + (faded - color) * near
+        opacity = np.maximum(opacity, line)
+    return replace(layer, feature_lab=color, feature=opacity, organs=organs)
+
+
+def _mouth_line(layer: FaceLayer, targets: FloatArray) -> Float32Array:
+    """Opacity of the gap between the lips: a stroke when shut, the whole gap when open."""
+    inner = targets[list(lm.LIPS_INNER), :2]
+    lower, upper = inner[:11], np.concatenate([inner[:1], inner[:9:-1]])
+    curve = 0.5 * (lower + upper)
+    gap = smoothstep(_signed(layer, inner), 0.0, 0.02)
+    return np.maximum(gap, _stroke(layer, curve, 0.008, 0.014))
 
 
 def _organ(inside: Float32Array, drawn: Float32Array, margin: float, core: float) -> Float32Array:
@@ -227,16 +289,20 @@ def _lash_line(layer: FaceLayer, contour: FloatArray) -> Float32Array:
     """Opacity of a drawn closed lid: a stroke along the shut lids, thinner at its ends."""
     lower = np.concatenate([contour[:1], contour[1:8], contour[8:9]])
     upper = np.concatenate([contour[:1], contour[:8:-1], contour[8:9]])
-    curve = 0.35 * upper[:, :2] + 0.65 * lower[:, :2]
-    dense = np.stack(
-        [np.interp(np.linspace(0, 8, 65), np.arange(9), curve[:, axis]) for axis in (0, 1)], 1
-    )
-    middle = 1 - (2 * np.linspace(0, 1, 65) - 1) ** 2
-    radius = (0.012 + 0.02 * middle) * layer.scale
+    return _stroke(layer, 0.35 * upper[:, :2] + 0.65 * lower[:, :2], 0.012, 0.02)
+
+
+def _stroke(layer: FaceLayer, curve: FloatArray, thin: float, more: float) -> Float32Array:
+    """A stroke along ``(n, 2)`` face-frame points, ``more`` wider in its middle."""
+    last = len(curve) - 1
+    steps = np.linspace(0, last, 65)
+    dense = np.stack([np.interp(steps, np.arange(len(curve)), curve[:, i]) for i in (0, 1)], 1)
+    middle = 1 - (2 * steps / last - 1) ** 2
+    radius = (thin + more * middle) * layer.scale
     points = layer.pixels(dense) - 0.5
     out = np.zeros(layer.feature.shape, np.float32)
     rows, columns = np.mgrid[: out.shape[0], : out.shape[1]]
-    low = np.floor(points.min(0) - 4 * radius.max()).astype(int)
+    low = np.maximum(np.floor(points.min(0) - 4 * radius.max()), 0).astype(int)
     high = np.ceil(points.max(0) + 4 * radius.max()).astype(int)
     window = (slice(low[1], high[1]), slice(low[0], high[0]))
     distance = np.full(rows[window].shape, np.inf)

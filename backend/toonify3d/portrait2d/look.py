@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..scene import ByteImage, Float32Array, FloatArray
-from .colorspace import blur, fill_holes, sample, smooth_edges, smoothstep, to_lab, to_rgb
+from ..scene import Float32Array, FloatArray
+from .colorspace import blur, fill_holes, sample, smooth_edges, smoothstep, to_lab
 from .exemplar import RAMP_STEPS, Exemplar
 from .facelayer import FaceLayer
 from .framewarp import WarpedFrame
 from .regions import Regions
 from .settings import StylizeSettings
 from .surface import Observations
+from .transport import ColourMap, plane_transport
 
-BACKGROUND = 245
 ATTRIBUTES = 12
 """skin, hair, clothes, beard, local x y z, normal z, prior L a b, unused."""
 
@@ -34,6 +34,9 @@ class Look:
         hair_levels: ``(32,)`` quantiles of the person's hair L, or None when bald.
         skin_mean: ``(3,)`` exemplar's mean skin.
         depth_range: z of the face frame over which the face's own skin fades to the mean.
+        kind: One of ``LOOKS`` but not ``"auto"``.
+        clothes_map: Clothes' colours to the exemplar's, or None to keep them.
+        line_lab: ``(3,)`` colour of lines.
     """
 
     exemplar: Exemplar
@@ -44,6 +47,32 @@ class Look:
     hair_levels: Float32Array | None
     skin_mean: Float32Array
     depth_range: tuple[float, float]
+    kind: str
+    clothes_map: ColourMap | None
+    line_lab: Float32Array
+
+
+@dataclass(frozen=True)
+class Painted:
+    """One recoloured frame.
+
+    Attributes:
+        lab: ``(H, W, 3)`` CIELAB, continued beyond the person.
+        labels: ``(H, W, 3)`` skin, hair, clothes; they sum to 1.
+        drawn: ``(H, W)`` opacity of the exemplar's eyes, brows and lips.
+        local: ``(H, W, 3)`` bent surface in the face frame.
+        photo_light: ``(H, W)`` L of the bent photo.
+        cover: ``(H, W)`` 0..1 the person.
+        confidence: ``(H, W)`` 0..1 how far stage III should believe a pixel.
+    """
+
+    lab: Float32Array
+    labels: Float32Array
+    drawn: Float32Array
+    local: Float32Array
+    photo_light: Float32Array
+    cover: Float32Array
+    confidence: Float32Array
 
 
 def make_look(
@@ -53,6 +82,7 @@ def make_look(
     observed: Observations,
     depth_range: tuple[float, float],
     settings: StylizeSettings,
+    kind: str,
 ) -> Look:
     """Measure the person's and the exemplar's ranges once for all frames."""
     ramp = exemplar.skin_ramp[:, 0]
@@ -73,15 +103,27 @@ def make_look(
         levels,
         exemplar.skin_mean,
         depth_range,
+        kind,
+        _clothes_map(exemplar, regions, observed, kind),
+        exemplar.line_lab,
     )
 
 
-def paint(look: Look, warped: WarpedFrame) -> tuple[ByteImage, Float32Array]:
-    """Stylize one bent frame.
+def _clothes_map(
+    exemplar: Exemplar, regions: Regions, observed: Observations, kind: str
+) -> ColourMap | None:
+    """Paintings and drawings dress the person in their own colours; a toon leaves the clothes."""
+    worn = observed.lab[regions.clothes > 0.6]
+    if kind in ("toon", "cel") or len(worn) < 30:
+        return None
+    if kind == "hatch":  # all of a drawing is paper and pigment
+        return plane_transport(worn, to_lab(exemplar.image).reshape(-1, 3)[::7], 0.8)
+    rest = exemplar.rest_lab if len(exemplar.rest_lab) > 50 else exemplar.lab.reshape(-1, 3)[::7]
+    return plane_transport(worn, rest, 0.6)
 
-    Returns:
-        RGB ``(H, W, 3)`` on a plain background and confidence ``(H, W)`` in 0..1.
-    """
+
+def paint(look: Look, warped: WarpedFrame) -> Painted:
+    """Recolour one bent frame."""
     attributes = warped.attributes
     # Where thin shells of a surface cross each other, single pixels show the wrong side.
     skin, hair, clothes, beard = (_despeckle(attributes[..., i]) for i in range(4))
@@ -89,18 +131,56 @@ def paint(look: Look, warped: WarpedFrame) -> tuple[ByteImage, Float32Array]:
     front = _front_weight(look, local, attributes[..., 7])
     photo = _subject_lab(warped, attributes[..., 8:11])
     at = look.layer.pixels(local)
-    organs = sample(look.layer.organs, at) * front * (1 - hair)
+    shown = front * (1 - hair)
+    organs = sample(look.layer.organs, at) * shown
     skin_colour = _skin(look, photo, at, front, organs)
+    own = sample(look.layer.own, at) * shown[..., None]
+    skin_colour = _own_features(look, photo, skin_colour, own, organs)
     hair_colour = _hair(look, photo)
     beard_mix = (beard * (look.exemplar.hair_ramp is not None))[..., None]
     out = skin[..., None] * (skin_colour * (1 - beard_mix) + hair_colour * beard_mix)
     out = out + hair[..., None] * hair_colour + clothes[..., None] * _clothes(look, photo)
-    out = out / np.maximum(skin + hair + clothes, 1e-3)[..., None]
+    total = np.maximum(skin + hair + clothes, 1e-3)[..., None]
+    out = out / total
     drawn = sample(look.layer.feature, at) * front * smoothstep(hair, 0.6, 0.3)
     out = out + (sample(look.layer.feature_lab, at) - out) * drawn[..., None]
-    cover = warped.mask[..., None].astype(np.float32) / 255
-    image = to_rgb(out).astype(np.float32) * cover + BACKGROUND * (1 - cover)
-    return np.clip(image + 0.5, 0, 255).astype(np.uint8), _confidence(warped, hair)
+    return Painted(
+        np.asarray(out, np.float32),
+        np.asarray(np.stack([skin, hair, clothes], 2) / total, np.float32),
+        np.asarray(np.maximum(drawn, own.sum(2)), np.float32),
+        np.asarray(local, np.float32),
+        np.asarray(photo[..., 0], np.float32),
+        np.asarray(warped.mask / 255.0, np.float32),
+        _confidence(warped, hair),
+    )
+
+
+def _own_features(
+    look: Look,
+    photo: Float32Array,
+    skin_colour: Float32Array,
+    own: Float32Array,
+    organs: Float32Array,
+) -> Float32Array:
+    """The person's own lips and brows, in the exemplar's colours (paintings).
+
+    Painted lips and brows are a few strokes in the light of another head: bent onto the person
+    they fall apart, while the person's own ones in their colour read as painted at once.
+    """
+    if not own.any():
+        return skin_colour
+    beside = fill_holes(photo, 1 - organs)
+    structure = np.clip(photo - beside, -40, 25)
+    structure[..., 1:] *= 0.5
+    if look.kind == "hatch":  # darker is more pigment, nothing else
+        dark = np.clip(-structure[..., :1] / 30.0, 0, 1) * np.minimum(own.sum(2, keepdims=True), 1)
+        return np.asarray(skin_colour + (look.line_lab - skin_colour) * dark, np.float32)
+    lips, brows = own[..., :1], own[..., 1:2]
+    limit = np.array([9.0, 16.0, 16.0], np.float32)
+    lip_shift = limit * np.tanh(look.exemplar.lip_shift / limit)
+    brow_shift = np.minimum(look.exemplar.brow_shift, [0.0, 8.0, 8.0]) * 0.5
+    out = skin_colour + lips * (0.8 * structure + [min(lip_shift[0], 0.0), *lip_shift[1:]])
+    return np.asarray(out + brows * (structure + brow_shift), np.float32)
 
 
 def _front_weight(look: Look, local: FloatArray, normal: Float32Array) -> Float32Array:
@@ -178,7 +258,11 @@ def _hair(look: Look, photo: Float32Array) -> Float32Array:
 
 def _clothes(look: Look, photo: Float32Array) -> Float32Array:
     smooth = smooth_edges(smooth_edges(photo, 10.0, 4.0), 10.0, 4.0)
-    smooth[..., 1:] *= look.settings.clothes_saturation
+    if look.clothes_map is not None:
+        return look.clothes_map(smooth)
+    # Beside a gray drawing no clothes are colourful.
+    colourful = smoothstep(look.exemplar.stats.chroma, 2.0, 14.0)
+    smooth[..., 1:] *= look.settings.clothes_saturation * colourful
     return smooth
 
 

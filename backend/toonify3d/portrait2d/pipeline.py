@@ -14,6 +14,7 @@ from ..progress import Progress, SubProgress
 from ..raycast import MeshQuery
 from ..scene import (
     Displacement,
+    Float32Array,
     FloatArray,
     Frame,
     Scene,
@@ -22,13 +23,16 @@ from ..scene import (
 )
 from . import shape
 from .exemplar import Exemplar, load_exemplar
+from .exemplarkind import LOOKS, choose_look
 from .facelayer import build_layer
 from .field import Controls, DisplacementField, fit_field
+from .finish import finish
 from .framewarp import BentSurface, warp_frame
 from .look import Look, make_look, paint
 from .regions import classify
 from .settings import StylizeSettings
 from .store import StylizedSet, palette_strip, save_displacement, save_palette, save_view
+from .strokeframes import STROKED, lay_on_frames
 from .surface import densify, observe, vertex_normals
 
 _OBSERVED_FRAMES = 20
@@ -118,6 +122,10 @@ def stylize_views(
         InputError: The exemplar is unusable (see :func:`load_exemplar`) or the capture shows no
             face (``no_face``).
     """
+    if settings.look not in LOOKS:
+        raise InputError(
+            f"There is no look '{settings.look}'; use one of {', '.join(LOOKS)}.", "bad_look"
+        )
     progress.update(0.0, "reading the exemplar")
     style = load_exemplar(exemplar, landmarks_file)
     frames = select_frames(scene, settings, progress)
@@ -129,7 +137,9 @@ def stylize_views(
             "shape change was applied."
         )
     surface, look = _prepare(scene, mesh, style, change, frames, settings, progress)
-    views = _paint_all(scene, frames, surface, look, folder, SubProgress(progress, 0.3, 1.0))
+    views = _paint_all(
+        scene, frames, surface, look, change, folder, SubProgress(progress, 0.3, 1.0)
+    )
     displacement = _as_displacement(change, mesh)
     palette = palette_strip(style.image)
     save_displacement(folder, displacement)
@@ -235,9 +245,18 @@ def _prepare(
     progress.update(0.25, "laying the exemplar on the face")
     closed = tuple(gap < shape.CLOSED_OPENING for gap in shape.eye_opening(change.landmarks))
     scale = 2.0 * max(_pixels_per_unit(f, frame) for f in frames)
-    layer = build_layer(style, change.targets, (closed[0], closed[1]), change.yaw, scale)
+    kind = choose_look(style.stats) if settings.look == "auto" else settings.look
+    layer = build_layer(
+        style,
+        change.targets,
+        (closed[0], closed[1]),
+        change.yaw,
+        scale,
+        kept=kind in STROKED,
+        lip_contrast=settings.lip_contrast,
+    )
     back = float(change.targets[list(lm.FACE_OVAL), 2].min())
-    look = make_look(style, layer, regions, observed, (back - 0.5, back + 0.1), settings)
+    look = make_look(style, layer, regions, observed, (back - 0.5, back + 0.1), settings, kind)
     return surface, look
 
 
@@ -251,17 +270,30 @@ def _paint_all(
     frames: Sequence[Frame],
     surface: BentSurface,
     look: Look,
+    change: ShapeChange,
     folder: Path,
     progress: Progress,
 ) -> list[StylizedView]:
-    views = []
+    painted = []
+    share = 0.45 if look.kind in STROKED else 0.9
     for index, frame in enumerate(frames):
-        progress.update(index / len(frames), f"stylizing frame {index + 1} of {len(frames)}")
+        progress.update(share * index / len(frames), f"stylizing frame {index + 1}")
         warped = warp_frame(surface, frame.camera, scene.image(frame), scene.mask(frame))
-        image, confidence = paint(look, warped)
-        view = StylizedView(frame, image, warped.mask, confidence)
+        painted.append(paint(look, warped))
+    strokes: list[Float32Array | None] = [None] * len(frames)
+    if look.kind in STROKED and look.settings.strokes > 0:
+        part = SubProgress(progress, share, 0.95)
+        strokes = [*lay_on_frames(look, frames, painted, change.frame, change.targets, part)]
+    views = []
+    for frame, item, laid in zip(frames, painted, strokes, strict=True):
+        view = StylizedView(
+            frame,
+            finish(look, item, laid),
+            np.asarray(item.cover * 255 + 0.5, np.uint8),
+            item.confidence,
+        )
         save_view(folder, view)
-        progress.preview(image)
+        progress.preview(view.image)
         views.append(view)
     return views
 

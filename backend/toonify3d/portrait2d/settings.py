@@ -9,6 +9,10 @@ from dataclasses import dataclass
 class StylizeSettings:
     """How the exemplar is applied to the frames."""
 
+    look: str = "auto"
+    """How the exemplar is read: toon, cel (flat tones), paint (brush strokes), hatch (chalk,
+    engraving), ink (two tones and lines), colour (colours and strokes only: no face needed, no
+    change of shape); auto chooses by the picture."""
     strength: float = 0.7
     """Shape change, 0 (the person's own shape) to 1.5 (beyond the exemplar's proportions)."""
     oval_weight: float = 1.0
@@ -17,8 +21,9 @@ class StylizeSettings:
     """Share of the shape change that the outline takes below the mouth (jaw and chin), 0 to 2."""
     eyes_weight: float = 1.0
     """Share of the shape change that the eyes take, 0 to 2."""
-    brows_weight: float = 1.0
-    """Share of the shape change that the brows take, 0 to 2."""
+    brows_weight: float = 1.4
+    """Share of the shape change that the brows take, 0 to 2; they are drawn, so by default they come
+    nearer to the exemplar's than the head's own shape does (never beyond it up to strength 1)."""
     nose_weight: float = 1.0
     """Share of the shape change that the nose takes, 0 to 2."""
     mouth_weight: float = 1.0
@@ -26,7 +31,8 @@ class StylizeSettings:
     symmetric: bool = True
     """Average the exemplar's left and right half, so that a turned head bends nothing sideways."""
     expression: float = 0.0
-    """How far the mouth takes the exemplar's expression, 0 (keeps the person's) to 1."""
+    """How far the mouth takes the exemplar's expression (smile, open mouth), 0 (keeps the
+    person's) to 1."""
     max_yaw: float = 0.2
     """Frames whose camera is within this angle (radians) of front or back are stylized."""
     min_frames: int = 4
@@ -41,6 +47,15 @@ class StylizeSettings:
     """How much of the person's own variation of skin colour (red cheeks, ears) stays, 0 to 1."""
     clothes_saturation: float = 1.15
     """Colourfulness of the clothes against the photo."""
+    lip_contrast: float = 30.0
+    """Largest difference (CIELAB) between lips and skin taken from a toon's mouth; more reads as
+    lipstick on a shut mouth."""
+    strokes: float = 1.0
+    """How strongly the exemplar's brush or chalk strokes are laid on (paint, hatch), 0 to 2."""
+    stroke_size: float = 1.4
+    """Size of the strokes against the face, 1 as in the exemplar, 0.5 to 3."""
+    lines: float = 0.8
+    """Darkness of drawn lines (hatch, ink), 0 to 1."""
 
     def component_weight(self, component: str) -> float:
         """The weight of ``oval``, ``jaw``, ``eyes``, ``brows``, ``nose`` or ``mouth``."""

@@ -39,7 +39,7 @@ _SETTING = {
 # Share of the shape that scale and offset leave over. Lips keep the person's expression.
 _RESIDUAL = {"oval": 0.8, "eyes": 0.5, "brows": 0.6, "nose": 0.4, "mouth": 0.0}
 _MIN_SCALE = 0.6
-_MAX_SCALE = {"eyes": 2.4}
+_MAX_SCALE = {"eyes": 2.4, "brows": 2.8}
 _MAX_SCALE_ELSE = 1.8
 _MAX_OFFSET = 0.35
 _MAX_MOVE = 0.45

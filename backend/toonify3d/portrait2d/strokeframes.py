@@ -1,0 +1,248 @@
+"""The same strokes on every frame: laid once per end of the head and carried along the surface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..progress import Progress
+from ..scene import Camera, Float32Array, FloatArray, Frame
+from .colorspace import blur, sample, smoothstep
+from .finish import stroke_base
+from .look import Look, Painted
+from .shape import FaceFrame
+from .strokes import Canvas, GuideWeights, StrokeSource, lay_strokes
+from .strokesource import STROKE_CONTRAST, exemplar_source
+
+STROKED = ("paint", "hatch", "colour")
+"""Looks whose strokes are laid on."""
+_HATCH_CONTRAST = 90.0
+"""In a drawing all narrow things are strokes, however dark."""
+_WORK_SIDE = 440
+"""Longest side in pixels of the person's box while strokes are searched."""
+_COVERED = 0.02
+_FACE_UNITS = 2.3
+"""Width of a face in eye distances."""
+_SLACK = 0.06
+"""Eye distances by which a surface point may lie behind another and still count as seen."""
+
+
+@dataclass(frozen=True)
+class BentFrame:
+    """What the strokes need of one recoloured frame.
+
+    Attributes:
+        camera: Its camera.
+        yaw: Its angle round the head.
+        world: ``(H, W, 3)`` point of the bent surface under each pixel.
+        hit: ``(H, W)`` bool, there is one.
+        labels: ``(H, W, 3)`` skin, hair, rest.
+        place: ``(H, W, 2)`` face-frame x and y.
+        lab: ``(H, W, 3)`` the recoloured smooth picture.
+        cover: ``(H, W)`` 0..1 the person.
+    """
+
+    camera: Camera
+    yaw: float
+    world: Float32Array
+    hit: npt.NDArray[np.bool_]
+    labels: Float32Array
+    place: Float32Array
+    lab: Float32Array
+    cover: Float32Array
+
+
+def lay_on_frames(
+    look: Look,
+    frames: Sequence[Frame],
+    painted: Sequence[Painted],
+    face: FaceFrame,
+    targets: FloatArray | None,
+    progress: Progress,
+) -> list[Float32Array]:
+    """Strokes ``(H, W, 3)`` for all recoloured frames.
+
+    Args:
+        look: What the frames share.
+        frames: The frames.
+        painted: The frames recoloured.
+        face: The person's face frame.
+        targets: ``(478, 3)`` stylized landmarks; None where the exemplar has no face.
+        progress: Listener.
+    """
+    bent = [
+        BentFrame(
+            frame.camera,
+            frame.yaw,
+            np.asarray(face.to_world(item.local.astype(np.float64)), np.float32),
+            item.cover > _COVERED,
+            item.labels,
+            item.local[..., :2],
+            stroke_base(look, item),
+            item.cover,
+        )
+        for frame, item in zip(frames, painted, strict=True)
+    ]
+    scale = working_scale(bent)
+    middle = face.to_world(np.zeros((1, 3)))
+    nearest = min(frames, key=lambda f: _from_end(f.yaw))
+    depth = abs(float(nearest.camera.project(middle)[1][0]))
+    pixels = _FACE_UNITS * face.unit * float(nearest.camera.K[0, 0]) / max(depth, 1e-6)
+    hatch = look.kind == "hatch"
+    source = exemplar_source(
+        look.exemplar,
+        targets,
+        pixels * scale * look.settings.stroke_size,
+        _HATCH_CONTRAST if hatch else STROKE_CONTRAST,
+        GuideWeights(tone=6.0, position=0.7) if hatch else GuideWeights(),
+    )
+    return stroke_frames(source, bent, face.unit, scale, progress.update)
+
+
+def working_scale(frames: Sequence[BentFrame]) -> float:
+    """Factor from the frames' pixels to those in which strokes are searched, at most 1."""
+    largest = 1
+    for frame in frames:
+        inside = frame.cover > _COVERED
+        largest = max(largest, int(inside.any(1).sum()), int(inside.any(0).sum()))
+    return min(1.0, _WORK_SIDE / largest)
+
+
+def stroke_frames(
+    source: StrokeSource,
+    frames: Sequence[BentFrame],
+    unit: float,
+    shrink: float,
+    report: Callable[[float, str], None],
+) -> list[Float32Array]:
+    """Strokes ``(H, W, 3)`` for every frame, agreeing wherever two frames see the same place.
+
+    The most frontal and the most rearward frame are synthesized in full; every other frame takes
+    over what frames nearer to them have, and only what none has seen is synthesized.
+
+    Args:
+        source: The exemplar's strokes.
+        frames: Recoloured frames.
+        unit: Metres between the eyes.
+        shrink: From :func:`working_scale`.
+        report: Called with a share of the work and a text.
+    """
+    order = sorted(range(len(frames)), key=lambda i: _from_end(frames[i].yaw))
+    done: dict[int, Float32Array] = {}
+    for count, index in enumerate(order):
+        report(count / len(order), f"laying strokes on frame {count + 1} of {len(order)}")
+        frame = frames[index]
+        known, fixed = _carry(frame, [(frames[i], done[i]) for i in done], unit)
+        done[index] = _synthesize(source, frame, known, fixed, shrink)
+    return [done[i] for i in range(len(frames))]
+
+
+def _from_end(yaw: float) -> float:
+    """Angle to front or back, whichever is nearer; front frames first."""
+    front = abs(float(np.angle(np.exp(1j * yaw))))
+    return min(front, np.pi - front + 1e-3)
+
+
+def _carry(
+    frame: BentFrame, others: list[tuple[BentFrame, Float32Array]], unit: float
+) -> tuple[Float32Array, Float32Array]:
+    """Strokes that earlier frames have for this frame's surface, and how surely."""
+    shape = frame.hit.shape
+    known = np.zeros((*shape, 3), np.float32)
+    fixed = np.zeros(shape, np.float32)
+    # Strokes of the frames made first were carried the fewest times: ask these first.
+    for other, strokes in others:
+        if _apart(frame.yaw, other.yaw) > 1.2:
+            continue
+        if (fixed[frame.hit] > 0.99).mean() > 0.995:
+            break
+        values, seen = _look(frame, other, strokes, unit)
+        share = seen * (1 - fixed)
+        known += values * share[..., None]
+        fixed += share
+    return known / np.maximum(fixed, 1e-6)[..., None], fixed
+
+
+def _apart(one: float, two: float) -> float:
+    return abs(float(np.angle(np.exp(1j * (one - two)))))
+
+
+def _look(
+    frame: BentFrame, other: BentFrame, strokes: Float32Array, unit: float
+) -> tuple[Float32Array, Float32Array]:
+    """``other``'s strokes at this frame's surface points, and whether it sees them."""
+    points = frame.world[frame.hit].astype(np.float64)
+    at, _ = other.camera.project(points)
+    inside = (at > 1).all(1) & (at < [other.camera.width - 1, other.camera.height - 1]).all(1)
+    first = sample(other.world, at)
+    gap = np.linalg.norm(first - points, axis=1) / unit
+    seen = inside * smoothstep(gap, 2 * _SLACK, _SLACK)
+    # Near its outline the other frame's own strokes are smeared over a grazing surface.
+    edge = cv2.distanceTransform(other.hit.astype(np.uint8), cv2.DIST_L2, 5)
+    seen = seen * smoothstep(sample(edge.astype(np.float32), at), 2.0, 6.0)
+    values = np.zeros((*frame.hit.shape, 3), np.float32)
+    sure = np.zeros(frame.hit.shape, np.float32)
+    values[frame.hit] = _sharp_sample(strokes, at)
+    sure[frame.hit] = seen
+    return values, np.asarray(np.minimum(sure, cv2.blur(sure, (3, 3)) + 0.2), np.float32)
+
+
+def _sharp_sample(image: Float32Array, points: FloatArray) -> Float32Array:
+    """Bicubic values at image points: bilinear ones would wash fine strokes out."""
+    flat = np.asarray(points, np.float32) - 0.5
+    limit = 16384
+    rows = -(-len(flat) // limit)
+    padded = np.zeros((rows * limit, 2), np.float32)
+    padded[: len(flat)] = flat
+    grid = padded.reshape(rows, limit, 2)
+    out = cv2.remap(
+        image, grid[..., 0], grid[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
+    return np.asarray(out.reshape(rows * limit, -1)[: len(flat)], np.float32)
+
+
+def _synthesize(
+    source: StrokeSource,
+    frame: BentFrame,
+    known: Float32Array,
+    fixed: Float32Array,
+    shrink: float,
+) -> Float32Array:
+    """Fill in what is not known yet, in the person's box at working size."""
+    inside = frame.cover > _COVERED
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    out = np.zeros((*inside.shape, 3), np.float32)
+    if not len(rows):
+        return out
+    window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    height, width = inside[window].shape
+    size = (max(16, round(width * shrink)), max(16, round(height * shrink)))
+
+    def fit(image: npt.NDArray[np.generic]) -> Float32Array:
+        part = np.ascontiguousarray(image[window], np.float32)
+        return np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.float32)
+
+    pad = 8
+    canvas = Canvas(
+        _padded(fit(frame.lab), pad),
+        _padded(fit(frame.labels), pad),
+        _padded(fit(frame.place), pad),
+        np.pad(fit(inside) > _COVERED, pad),
+    )
+    have, sure = _padded(fit(known), pad), _padded(fit(fixed), pad)
+    sure = blur(sure, 0.7)
+    passes = 3 if sure[canvas.inside].mean() < 0.5 else 2
+    laid = lay_strokes(source, canvas, have, sure, passes)[pad:-pad, pad:-pad]
+    out[window] = cv2.resize(laid, (width, height), interpolation=cv2.INTER_CUBIC)
+    own = fixed[..., None]
+    return np.asarray(out * (1 - own) + known * own if shrink < 1 else out, np.float32)
+
+
+def _padded(image: Float32Array, pad: int) -> Float32Array:
+    return np.asarray(
+        cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_REPLICATE), np.float32
+    )

@@ -1,0 +1,323 @@
+"""Strokes of a painting or drawing, laid on a recoloured picture by guided patch synthesis.
+
+What is synthesized is not the picture but its *strokes*: what the exemplar has beyond its own
+edge-preserving smooth version. They are added to the recoloured person, so that a wrong patch can
+misplace a stroke but never an eye. Every patch is found by looking at **all** patches of the
+exemplar (one matrix product per pass), so nothing is random and the answer is the same every time;
+guides are those of method_anchors B2 step 6: appearance at two scales, tone, stroke direction, soft
+region labels, place on the face, and from the second pass on the strokes laid so far.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..scene import Float32Array
+from .colorspace import blur, smooth_edges
+
+IntArray = npt.NDArray[np.int64]
+LABELS = 3
+"""Soft labels of a region picture: skin, hair, everything else."""
+_PATCH = 3
+"""Radius of a patch in pixels: 7 x 7, as small as holds a stroke's width and direction."""
+_STYLE_DIMENSIONS = 16
+_CHUNK_BYTES = 96_000_000
+_LEVELS = 33
+_RARE = 0.01
+"""A region with less than this share of the exemplar lends no strokes of its own."""
+
+
+@dataclass(frozen=True)
+class GuideWeights:
+    """How much each guide counts, squared distances of unit variance."""
+
+    appearance: float = 1.0
+    tone: float = 2.0
+    direction: float = 1.0
+    position: float = 1.5
+    labels: float = 12.0
+    style: float = 2.0
+    uniform: float = 0.15
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A picture to take strokes from, or to lay them on.
+
+    Attributes:
+        lab: ``(H, W, 3)`` CIELAB of the smooth picture.
+        labels: ``(H, W, 3)`` soft labels.
+        place: ``(H, W, 2)`` x and y on the face (units of the eye distance, y up).
+        inside: ``(H, W)`` bool, where strokes are taken from or wanted.
+    """
+
+    lab: Float32Array
+    labels: Float32Array
+    place: Float32Array
+    inside: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class StrokeSource:
+    """The exemplar made ready for searching.
+
+    Attributes:
+        strokes: ``(H, W, 3)`` CIELAB beyond the smooth picture.
+        guides: ``(n, g)`` of every candidate patch.
+        style: ``(n, s)`` what the strokes round it look like.
+        basis: ``(patch, s)`` and ``mean`` ``(patch,)``: strokes to ``style``.
+        spots: ``(n, 2)`` row and column of every candidate.
+        present: ``(3,)`` bool, labels of which there is enough.
+        spread: ``(3, 3)`` standard deviation of the strokes per label and channel.
+        weights: The weights the guides were made with.
+    """
+
+    strokes: Float32Array
+    guides: Float32Array
+    style: Float32Array
+    basis: Float32Array
+    mean: Float32Array
+    spots: IntArray
+    present: npt.NDArray[np.bool_]
+    spread: Float32Array
+    weights: GuideWeights
+
+
+def split_strokes(
+    lab: Float32Array, reach: float, contrast: float
+) -> tuple[Float32Array, Float32Array]:
+    """A picture ``(H, W, 3)`` as smooth part and strokes (their sum is the picture).
+
+    Args:
+        lab: CIELAB.
+        reach: Pixels over which strokes are smoothed away.
+        contrast: CIELAB difference above which an edge is form, not a stroke.
+    """
+    smooth = smooth_edges(lab, contrast, reach)
+    smooth = smooth_edges(smooth, contrast, reach)
+    return smooth, np.asarray(lab - smooth, np.float32)
+
+
+def prepare_source(
+    canvas: Canvas, strokes: Float32Array, weights: GuideWeights, limit: int = 22_000
+) -> StrokeSource:
+    """Describe every patch of the exemplar.
+
+    Args:
+        canvas: The exemplar at the size at which its strokes are to appear.
+        strokes: ``(H, W, 3)`` to go with it.
+        weights: What counts.
+        limit: At most about this many candidates (an even choice).
+    """
+    height, width = canvas.inside.shape
+    shares = canvas.labels[canvas.inside].mean(0) if canvas.inside.any() else np.zeros(LABELS)
+    present = shares > _RARE
+    usable = np.zeros((height, width), bool)
+    usable[_PATCH : height - _PATCH, _PATCH : width - _PATCH] = True
+    rows, columns = np.nonzero(canvas.inside & usable)
+    step = max(1, int(np.ceil(np.sqrt(len(rows) / limit))))
+    keep = (rows % step == 0) & (columns % step == 0)
+    spots = np.stack([rows[keep], columns[keep]], 1)
+    patches = _patches(strokes, spots)
+    mean = patches.mean(0)
+    basis, style = _principal(patches - mean)
+    guides = _guides(canvas, present, weights)[spots[:, 0], spots[:, 1]]
+    spread = np.stack([_deviation(strokes, canvas, label) for label in range(LABELS)])
+    return StrokeSource(strokes, guides, style, basis, mean, spots, present, spread, weights)
+
+
+def lay_strokes(
+    source: StrokeSource, canvas: Canvas, known: Float32Array, fixed: Float32Array, passes: int = 3
+) -> Float32Array:
+    """Find strokes for a canvas.
+
+    Args:
+        source: The exemplar's patches.
+        canvas: What they are laid on.
+        known: ``(H, W, 3)`` strokes that lie already (from a neighbouring frame).
+        fixed: ``(H, W)`` 0..1 how far they are to stay; 1 is not searched again.
+        passes: Rounds of search and vote.
+
+    Returns:
+        ``(H, W, 3)`` CIELAB offsets, 0 outside the canvas.
+    """
+    spots = _targets(canvas, fixed)
+    out = known * fixed[..., None]
+    if not len(spots) or not len(source.spots):
+        return np.asarray(out, np.float32)
+    guides = _guides(canvas, source.present, source.weights)
+    wanted = guides[spots[:, 0], spots[:, 1]]
+    counts = np.zeros(len(source.spots))
+    anything = float(fixed.max()) > 0.5
+    for turn in range(passes):
+        trust = 0.0 if turn == 0 and not anything else source.weights.style
+        near = (_patches(out, spots) - source.mean) @ source.basis if trust else None
+        even = source.weights.uniform * np.minimum(counts / max(float(counts.mean()), 1e-9), 6.0)
+        best = _search(source, wanted, near, trust, even.astype(np.float32))
+        counts = np.bincount(best, minlength=len(source.spots)).astype(float)
+        voted = _vote(source, spots, best, canvas.inside.shape)
+        out = known * fixed[..., None] + voted * (1 - fixed[..., None])
+    out = _revive(out, source, canvas, fixed)
+    return np.asarray(out * canvas.inside[..., None], np.float32)
+
+
+def _targets(canvas: Canvas, fixed: Float32Array) -> IntArray:
+    """Every other pixel in both directions where strokes are still wanted."""
+    height, width = canvas.inside.shape
+    missing = canvas.inside & (fixed < 0.99)
+    near = cv2.dilate(missing.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    grid = np.zeros((height, width), bool)
+    grid[_PATCH : height - _PATCH : 2, _PATCH : width - _PATCH : 2] = True
+    rows, columns = np.nonzero(near & grid)
+    return np.stack([rows, columns], 1)
+
+
+def _search(
+    source: StrokeSource,
+    wanted: Float32Array,
+    near: Float32Array | None,
+    trust: float,
+    penalty: Float32Array,
+) -> IntArray:
+    """Index of the best candidate for every target: all pairs, in chunks."""
+    candidates, targets = source.guides, wanted
+    if near is not None:
+        root = np.float32(np.sqrt(trust))
+        candidates = np.concatenate([candidates, source.style * root], 1)
+        targets = np.concatenate([targets, near * root], 1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    bank = torch.from_numpy(np.ascontiguousarray(candidates, np.float32)).to(device)
+    cost = (bank**2).sum(1) + torch.from_numpy(penalty).to(device)
+    chunk = max(64, _CHUNK_BYTES // (4 * len(bank)))
+    best = []
+    for start in range(0, len(targets), chunk):
+        part = torch.from_numpy(np.ascontiguousarray(targets[start : start + chunk], np.float32))
+        best.append(torch.addmm(cost, part.to(device), bank.T, alpha=-2.0).argmin(1).cpu())
+    return np.asarray(torch.cat(best).numpy(), np.int64)
+
+
+def _vote(
+    source: StrokeSource, spots: IntArray, best: IntArray, shape: tuple[int, ...]
+) -> Float32Array:
+    """Average of all patches over each pixel, heavier in a patch's middle."""
+    total = np.zeros((*shape, 3), np.float32)
+    weight = np.zeros(shape, np.float32)
+    found = source.spots[best]
+    for dy in range(-_PATCH, _PATCH + 1):
+        for dx in range(-_PATCH, _PATCH + 1):
+            amount = np.float32(np.exp(-(dy * dy + dx * dx) / (2 * 2.2**2)))
+            row, column = spots[:, 0] + dy, spots[:, 1] + dx  # all different: no two collide
+            total[row, column] += amount * source.strokes[found[:, 0] + dy, found[:, 1] + dx]
+            weight[row, column] += amount
+    return np.asarray(total / np.maximum(weight, 1e-6)[..., None], np.float32)
+
+
+def _revive(
+    strokes: Float32Array, source: StrokeSource, canvas: Canvas, fixed: Float32Array
+) -> Float32Array:
+    """Give back the contrast that averaging took, per label and channel."""
+    gain = np.zeros_like(strokes)
+    cover = np.maximum(canvas.labels.sum(2), 1e-3)
+    for label in range(LABELS):
+        own = _deviation(strokes, canvas, label)
+        ratio = np.clip(source.spread[label] / np.maximum(own, 1e-3), 0.7, 2.0)
+        ratio = ratio if source.present[label] else np.ones(3)
+        gain += (canvas.labels[..., label] / cover)[..., None] * ratio.astype(np.float32)
+    free = (1 - fixed)[..., None]
+    return np.asarray(strokes * (1 + (gain - 1) * free), np.float32)
+
+
+def _deviation(strokes: Float32Array, canvas: Canvas, label: int) -> Float32Array:
+    chosen = canvas.inside & (canvas.labels[..., label] > 0.5)
+    if chosen.sum() < 20:
+        return np.zeros(3, np.float32)
+    return np.asarray(strokes[chosen].std(0), np.float32)
+
+
+def _levels(canvas: Canvas, label: int) -> Float32Array:
+    chosen = canvas.inside & (canvas.labels[..., label] > 0.5)
+    if chosen.sum() < 20:
+        chosen = canvas.inside
+    values = canvas.lab[chosen][:, 0] if chosen.any() else np.array([0.0, 100.0])
+    levels = np.quantile(values, np.linspace(0, 1, _LEVELS))
+    return np.asarray(np.maximum.accumulate(levels + np.arange(_LEVELS) * 1e-3), np.float32)
+
+
+def _patches(image: Float32Array, spots: IntArray) -> Float32Array:
+    """Flattened 5 x 5 surroundings ``(n, 25 * 3)`` of ``spots``."""
+    padded = cv2.copyMakeBorder(image, 2, 2, 2, 2, cv2.BORDER_REPLICATE)
+    parts = [
+        padded[spots[:, 0] + 2 + dy, spots[:, 1] + 2 + dx]
+        for dy in range(-2, 3)
+        for dx in range(-2, 3)
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def _principal(centered: Float32Array) -> tuple[Float32Array, Float32Array]:
+    """Principal directions scaled so that all of them together have variance 1 per patch."""
+    covariance = centered.T @ centered / max(len(centered), 1)
+    values, vectors = np.linalg.eigh(covariance.astype(np.float64))
+    chosen = np.argsort(values)[::-1][:_STYLE_DIMENSIONS]
+    basis = vectors[:, chosen] / np.sqrt(max(float(values[chosen].sum()), 1e-9))
+    basis = basis.astype(np.float32)
+    return basis, np.asarray(centered @ basis, np.float32)
+
+
+def _guides(
+    canvas: Canvas,
+    present: npt.NDArray[np.bool_],
+    weights: GuideWeights,
+) -> Float32Array:
+    """``(H, W, g)`` descriptors whose squared distances add up to the guides' cost."""
+    light = canvas.lab[..., 0]
+    parts = []
+    for fine, broad in ((1.0, 4.0), (2.5, 12.0)):
+        band = blur(light, fine) - blur(light, broad)
+        scale = max(float(band[canvas.inside].std()) if canvas.inside.any() else 1.0, 1.0)
+        around = _around(np.asarray(band / scale, np.float32), round(2 * fine))
+        parts.append(around * np.sqrt(weights.appearance / 2 / around.shape[2]))
+    tone = _tone(canvas)
+    parts.append(tone[..., None] * np.sqrt(weights.tone / (1 / 12)))
+    parts.append(_direction(light) * np.sqrt(weights.direction))
+    reach = np.tanh(canvas.place / 2.5) * 2.5
+    parts.append(reach * np.sqrt(weights.position))
+    parts.append(canvas.labels * present * np.sqrt(weights.labels))
+    return np.concatenate(parts, axis=2).astype(np.float32)
+
+
+def _around(band: Float32Array, step: int) -> Float32Array:
+    """A value and its eight neighbours ``step`` away, ``(H, W, 9)``."""
+    padded = cv2.copyMakeBorder(band, step, step, step, step, cv2.BORDER_REPLICATE)
+    height, width = band.shape
+    shifts = (0, step, 2 * step)
+    parts = [padded[y : y + height, x : x + width] for y in shifts for x in shifts]
+    return np.asarray(np.stack(parts, axis=2), np.float32)
+
+
+def _tone(canvas: Canvas) -> Float32Array:
+    """Rank of L in its own region of its own picture, 0 dark to 1 light."""
+    light = np.zeros(canvas.inside.shape, np.float32)
+    cover = np.maximum(canvas.labels.sum(2), 1e-3)
+    smooth = blur(canvas.lab[..., 0], 1.5)
+    for label in range(LABELS):
+        share = np.interp(smooth, _levels(canvas, label), np.linspace(0, 1, _LEVELS))
+        light += (canvas.labels[..., label] / cover * share).astype(np.float32)
+    return np.asarray(light, np.float32)
+
+
+def _direction(light: Float32Array) -> Float32Array:
+    """Doubled angle of the local structure times its clearness, ``(H, W, 2)``."""
+    smooth = blur(light, 1.0)
+    dx = cv2.Sobel(smooth, cv2.CV_32F, 1, 0) / 8
+    dy = cv2.Sobel(smooth, cv2.CV_32F, 0, 1) / 8
+    xx, yy, xy = blur(dx * dx, 4.0), blur(dy * dy, 4.0), blur(dx * dy, 4.0)
+    size = np.sqrt((xx - yy) ** 2 + 4 * xy**2)
+    clear = size / (xx + yy + 0.05)
+    angle = np.stack([xx - yy, 2 * xy], axis=2) / np.maximum(size, 1e-9)[..., None]
+    return np.asarray(angle * clear[..., None], np.float32)

@@ -1,0 +1,66 @@
+"""The exemplar as a source of strokes: its size, its regions, its places on the face."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from scipy.interpolate import RBFInterpolator
+
+from ..scene import Float32Array, FloatArray
+from .colorspace import sample, to_lab
+from .exemplar import Exemplar
+from .shape import COMPONENTS
+from .strokes import Canvas, GuideWeights, StrokeSource, prepare_source, split_strokes
+
+STROKE_REACH = 0.035
+"""Strokes are narrower than about this share of the face's width."""
+STROKE_CONTRAST = 16.0
+"""CIELAB difference above which an edge in a painting is form, not a stroke."""
+_GRID = 12
+
+
+def exemplar_source(
+    exemplar: Exemplar,
+    targets: FloatArray | None,
+    face_pixels: float,
+    contrast: float = STROKE_CONTRAST,
+    weights: GuideWeights | None = None,
+) -> StrokeSource:
+    """Bring the exemplar to the size of the frames and describe its strokes.
+
+    Args:
+        exemplar: The picture taken apart.
+        targets: ``(478, 3)`` stylized landmarks in the face frame; None for a picture without a
+            face, whose strokes may then lie anywhere.
+        face_pixels: Width that the exemplar's face is to have, in pixels.
+        contrast: See :func:`split_strokes`.
+        weights: See :class:`GuideWeights`.
+    """
+    height, width = exemplar.image.shape[:2]
+    scale = min(1.0, face_pixels / max(exemplar.face_width, 1.0))
+    size = (max(32, round(width * scale)), max(32, round(height * scale)))
+    image = cv2.resize(exemplar.image, size, interpolation=cv2.INTER_AREA)
+    lab = to_lab(np.asarray(image, np.uint8))
+    reach = max(1.5, STROKE_REACH * exemplar.face_width * size[0] / width)
+    smooth, strokes = split_strokes(lab, reach, contrast)
+    labels = np.asarray(cv2.resize(exemplar.labels, size, interpolation=cv2.INTER_AREA), np.float32)
+    inside = labels.sum(2) > 0.5
+    place = np.zeros((size[1], size[0], 2), np.float32)
+    if targets is not None:
+        place = _places(exemplar, targets, size)
+    canvas = Canvas(smooth, labels, place, inside)
+    return prepare_source(canvas, strokes, weights or GuideWeights())
+
+
+def _places(exemplar: Exemplar, targets: FloatArray, size: tuple[int, int]) -> Float32Array:
+    """Face-frame x and y ``(H, W, 2)`` of every pixel, by a smoothing thin-plate spline."""
+    ids = sorted({i for group in COMPONENTS.values() for i in group})
+    factor = size[0] / exemplar.image.shape[1]
+    points = exemplar.points[ids, :2] * factor
+    spline = RBFInterpolator(points, targets[ids, :2], kernel="thin_plate_spline", smoothing=1.0)
+    x = np.arange(0, size[0] + _GRID, _GRID, dtype=float)
+    y = np.arange(0, size[1] + _GRID, _GRID, dtype=float)
+    grid = np.stack(np.meshgrid(x, y), axis=-1)
+    coarse = spline(grid.reshape(-1, 2)).reshape(len(y), len(x), 2).astype(np.float32)
+    at = np.stack(np.meshgrid(np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5), axis=-1)
+    return sample(np.clip(coarse, -6, 6), at / _GRID + 0.5)
