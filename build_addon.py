@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Build and validate the Blender extension: ``python build_addon.py [--output DIR]``.
 
-The zip holds ``blender_addon/`` as it is, the backend's source under ``backend/`` and the list of
+The zip holds ``blender_addon/`` as it is, the backend's source under ``backend/`` and the lists of
 packages the backend needs; no wheels and no executables. Versions that disagree are refused. When
 Blender's own ``blender_ext.py`` is found (it is part of every ``bpy`` wheel), it validates the zip.
 """
@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 ADDON = ROOT / "blender_addon"
 PACKAGE = ROOT / "backend" / "toonify3d"
+PACKAGES = ROOT / "backend" / "packages"
 CONSTRAINTS = ROOT / "constraints.txt"
 
 # The zip is the same, byte for byte, whenever and wherever it is built from the same sources.
@@ -84,32 +85,33 @@ def sync_protocol() -> None:
     (ADDON / "protocol.py").write_bytes((PACKAGE / "service" / "protocol.py").read_bytes())
 
 
-def requirements() -> str:
-    """The backend's dependencies with the tested versions, as a pip requirements file.
+def check_lists() -> list[Path]:
+    """The lists of packages that Set Up Backend installs, if they fit the project.
 
     Raises:
-        BuildError: ``pyproject.toml`` lists none.
+        BuildError: A dependency is missing from one, or has another version than in
+            constraints.txt.
     """
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     listed = _match(
         r"(?s)^dependencies\s*=\s*(\[.*?^\])", project, "pyproject.toml has no dependencies"
     )
-    names: list[str] = ast.literal_eval(listed)
-    pins = _pins()
-    lines = [
-        f"{_base(name)}=={pins[_canonical(name)]}" if _canonical(name) in pins else name
-        for name in names
-    ]
-    return "\n".join(lines) + "\n"
+    wanted, lists = ast.literal_eval(listed), sorted(PACKAGES.glob("*.txt"))
+    if not lists:
+        raise BuildError(f"there are no package lists in {PACKAGES}")
+    for path in lists:
+        found = _pins(path)
+        for name in map(_canonical, wanted):
+            version = found.get(name, "").partition("+")[0]
+            if version != _pins(CONSTRAINTS).get(name, version) or not version:
+                stated = f"has {name} {version}" if version else f"lacks {name}"
+                raise BuildError(f"{path.name} {stated}; run backend/packages/lock.py")
+    return lists
 
 
-def _pins() -> dict[str, str]:
-    if not CONSTRAINTS.is_file():
-        return {}
+def _pins(path: Path) -> dict[str, str]:
     pairs = re.findall(
-        r"^([A-Za-z0-9._-]+)==([^\s;#]+)",
-        CONSTRAINTS.read_text(encoding="utf-8"),
-        flags=re.MULTILINE,
+        r"^([A-Za-z0-9._-]+)==([^\s;#]+)", path.read_text(encoding="utf-8"), flags=re.MULTILINE
     )
     return {_canonical(name): version for name, version in pairs}
 
@@ -132,9 +134,8 @@ def zip_entries() -> Iterator[tuple[str, bytes]]:
         yield path.relative_to(ADDON).as_posix(), path.read_bytes()
     for path in _sources(PACKAGE):
         yield f"backend/toonify3d/{path.relative_to(PACKAGE).as_posix()}", path.read_bytes()
-    yield "backend/requirements.txt", requirements().encode("utf-8")
-    if CONSTRAINTS.is_file():
-        yield "backend/constraints.txt", CONSTRAINTS.read_bytes()
+    for path in check_lists():
+        yield f"backend/packages/{path.name}", path.read_bytes()
     yield "LICENSE", (ROOT / "LICENSE").read_bytes()
 
 

@@ -15,8 +15,18 @@ from . import process
 
 PYTHON_MIN, PYTHON_MAX = (3, 10), (3, 12)
 MIN_FREE_DISK_GB = 5.0
+MIN_FREE_GPU_GB = 4.0
 TIMEOUT_S = 120.0
 _PROBE = Path(__file__).resolve().parent / "probe.py"
+
+CHOOSE, SET_UP = "toonify3d.choose_python", "toonify3d.set_up_backend"
+OUTPUT, SOLID = "toonify3d.choose_output", "toonify3d.free_gpu"
+_FIX_TEXTS = {
+    CHOOSE: "Choose...",
+    SET_UP: "Set Up",
+    OUTPUT: "Choose...",
+    SOLID: "Solid View",
+}
 
 
 @dataclass(frozen=True)
@@ -35,42 +45,84 @@ class CheckLine:
     detail: str
     fix: str = ""
 
+    @property
+    def fix_text(self) -> str:
+        """What stands on the button."""
+        return _FIX_TEXTS.get(self.fix, "Fix")
+
+
+NOT_CHOSEN = CheckLine("Environment", False, "none yet: set one up below, or choose one", CHOOSE)
+"""Stands in the checklist until there is an environment."""
+
 
 def checklist(report: dict[str, Any]) -> list[CheckLine]:
-    """The lines for a report of ``probe.py``."""
+    """The lines for a report of ``probe.py``: environment, Python, torch, device, rest, disk."""
+    missing = [str(name) for name in report.get("missing", [])]
+    device = report.get("device")
+    others = [name for name in missing if name not in {"torch", "pycolmap"}]
+    return [
+        _line("Environment", bool(report.get("prefix")), str(report.get("prefix", "?")), CHOOSE),
+        _python_line(report),
+        _torch_line(device),
+        *_device_lines(device, report),
+        _line("pycolmap", "pycolmap" not in missing, _version(report, "pycolmap"), SET_UP),
+        _line(
+            "Other packages",
+            not others,
+            "missing: " + ", ".join(others) if others else "all installed",
+            SET_UP,
+        ),
+        _disk_line(float(report.get("free_disk_gb", 0.0))),
+    ]
+
+
+def _line(title: str, ok: bool, detail: str, fix: str) -> CheckLine:
+    return CheckLine(title, ok, detail, "" if ok else fix)
+
+
+def _version(report: dict[str, Any], name: str) -> str:
+    return str(report.get("versions", {}).get(name, "not installed"))
+
+
+def _python_line(report: dict[str, Any]) -> CheckLine:
     version = tuple(report.get("version_info", (0, 0)))
     fits = PYTHON_MIN <= version <= PYTHON_MAX
-    wanted = f"needs {_dotted(PYTHON_MIN)} to {_dotted(PYTHON_MAX)}"
-    python = str(report.get("python", "?"))
-    lines = [CheckLine("Python", fits, python if fits else f"{python}, {wanted}", _fix(fits))]
-    missing = [str(name) for name in report.get("missing", [])]
-    packages = "all installed" if not missing else "missing: " + ", ".join(missing)
-    lines.append(CheckLine("Packages", not missing, packages, _fix(not missing)))
-    lines.append(_device_line(report.get("device")))
-    disk = float(report.get("free_disk_gb", 0.0))
-    roomy = disk >= MIN_FREE_DISK_GB
-    note = f"{disk:.0f} GB free" + ("" if roomy else f", a job may need {MIN_FREE_DISK_GB:.0f} GB")
-    lines.append(CheckLine("Disk", roomy, note))
+    wanted = f", needs {_dotted(PYTHON_MIN)} to {_dotted(PYTHON_MAX)}"
+    return _line("Python", fits, str(report.get("python", "?")) + ("" if fits else wanted), CHOOSE)
+
+
+def _torch_line(device: dict[str, Any] | None) -> CheckLine:
+    if device is None:
+        return CheckLine("PyTorch", False, "not installed", SET_UP)
+    if "error" in device:
+        return CheckLine("PyTorch", False, f"does not load ({device['error']})", SET_UP)
+    return CheckLine("PyTorch", True, str(device["torch"]))
+
+
+def _device_lines(device: dict[str, Any] | None, report: dict[str, Any]) -> list[CheckLine]:
+    """Where the work runs, and how much of the GPU's memory is free."""
+    if device is None or "error" in device:
+        return [CheckLine("Device", False, "known when PyTorch works", SET_UP)]
+    driver = str(report.get("nvidia_driver", ""))
+    if device.get("kind") == "cpu" and driver:
+        text = f"processor only, though there is an NVIDIA GPU (driver {driver})"
+        return [CheckLine("Device", False, text, SET_UP)]
+    lines = [CheckLine("Device", True, str(device["name"]))]
+    if "free_gb" in device:
+        free, total = float(device["free_gb"]), float(device["total_gb"])
+        text = f"{free:.1f} of {total:.1f} GB free"
+        lines.append(_line("GPU memory", free >= MIN_FREE_GPU_GB, text, SOLID))
     return lines
 
 
-def _fix(ok: bool) -> str:
-    return "" if ok else "toonify3d.choose_python"
+def _disk_line(free: float) -> CheckLine:
+    roomy = free >= MIN_FREE_DISK_GB
+    note = "" if roomy else f", a job may need {MIN_FREE_DISK_GB:.0f} GB"
+    return _line("Disk", roomy, f"{free:.0f} GB free{note}", OUTPUT)
 
 
 def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(str(part) for part in version)
-
-
-def _device_line(device: dict[str, Any] | None) -> CheckLine:
-    if device is None:
-        return CheckLine("Device", False, "PyTorch is not installed", _fix(False))
-    if "error" in device:
-        return CheckLine("Device", False, f"PyTorch does not load ({device['error']})", _fix(False))
-    name = f"{device['name']}, torch {device['torch']}"
-    if "free_gb" in device:
-        name += f", {device['free_gb']:.1f} of {device['total_gb']:.1f} GB free"
-    return CheckLine("Device", True, name)
 
 
 class BackendCheck:
@@ -105,7 +157,7 @@ class BackendCheck:
             self._child = process.start(command, environment, self._output)
         except OSError as error:
             detail = f"cannot be started ({error.strerror or error})"
-            self.lines = [CheckLine("Python", False, detail, _fix(False))]
+            self.lines = [CheckLine("Environment", False, detail, CHOOSE)]
             self.close()
 
     def poll(self) -> bool:
@@ -115,7 +167,7 @@ class BackendCheck:
         if self._child.poll() is None:
             if time.monotonic() < self._deadline:
                 return False
-            self.lines = [CheckLine("Python", False, "no answer in two minutes", _fix(False))]
+            self.lines = [CheckLine("Environment", False, "no answer in two minutes", CHOOSE)]
         else:
             self._read()
         self.close()
@@ -141,4 +193,4 @@ class BackendCheck:
             self.report = report
         except (ValueError, TypeError, AttributeError, KeyError):
             detail = f"this is not a Python that works ({last[:120] or 'no answer'})"
-            self.lines = [CheckLine("Python", False, detail, _fix(False))]
+            self.lines = [CheckLine("Environment", False, detail, CHOOSE)]

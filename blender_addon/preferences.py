@@ -36,9 +36,20 @@ class ToonifyPreferences(bpy.types.AddonPreferences):
         subtype="DIR_PATH",
         default=str(Path.home() / "3DToonify" / "backend"),
     )
+    device: bpy.props.EnumProperty(
+        name="PyTorch Build",
+        description="Which build of PyTorch Set Up Backend installs",
+        items=(
+            ("AUTO", "For This Machine", "CUDA with an NVIDIA driver that is new enough, Metal on "
+             "a Mac, else the processor"),
+            ("CUDA", "NVIDIA CUDA", "A download of 3 GB; needs an NVIDIA GPU"),
+            ("CPU", "Processor", "The smallest; works everywhere"),
+        ),
+    )  # fmt: skip
     wheels: bpy.props.StringProperty(
         name="Folder of Wheels",
-        description="Install from this folder instead of the internet; empty to download",
+        description="Install from this folder instead of the internet; empty to download. "
+        "'bootstrap.py --download FOLDER' fills one on a machine with network",
         subtype="DIR_PATH",
     )
     keep_running: bpy.props.BoolProperty(
@@ -86,29 +97,50 @@ def _draw_backend(box: bpy.types.UILayout, settings: ToonifyPreferences) -> None
     row.enabled = not session.check.running
     text = "Checking..." if session.check.running else "Check Backend"
     row.operator("toonify3d.check_backend", text=text, icon="FILE_REFRESH")
-    for line in session.check.lines:
+    row.operator("toonify3d.choose_python", icon="FILE_FOLDER")
+    chosen = bool(settings.python.strip())
+    for line in session.check.lines if chosen else (doctor.NOT_CHOSEN,):
         _draw_line(box, line)
 
 
 def _draw_setup(box: bpy.types.UILayout, settings: ToonifyPreferences) -> None:
     """Making an environment: in a process of its own, never in Blender's Python."""
-    from . import session, setup_backend
+    from . import session
 
     setup = session.setup
     box.label(text="Set Up a New Environment", icon="IMPORT")
-    box.prop(settings, "environment")
-    box.prop(settings, "wheels")
+    column = box.column()
+    column.enabled = not setup.running
+    for name in ("environment", "device", "wheels"):
+        column.prop(settings, name)
     if setup.running:
-        factor = setup.step / (setup_backend.STEPS + 1)
-        box.progress(factor=factor, text=setup.message[:80])
-        box.operator("toonify3d.cancel_setup", icon="CANCEL")
+        box.progress(factor=setup.fraction, text=setup.message[:80])
+        _draw_tail(box, setup.tail)
+        row = box.row()
+        row.operator("toonify3d.cancel_setup", icon="CANCEL")
+        row.operator("toonify3d.open_setup_log", icon="TEXT")
         return
-    box.operator("toonify3d.set_up_backend", icon="IMPORT")
+    if not (settings.wheels.strip() or bpy.app.online_access):
+        row = box.row()
+        draw_text(row, "Downloading needs Blender's Allow Online Access", icon="INTERNET", width=60)
+        row.operator("toonify3d.online_access")
+    row = box.row()
+    row.operator("toonify3d.set_up_backend", icon="IMPORT")
+    row.operator("toonify3d.copy_setup_command", icon="COPYDOWN")
     if setup.error:
         row = box.row()
         row.alert = True
         draw_text(row, setup.error, icon="ERROR", width=60)
-    box.label(text="By hand: python bootstrap.py --help, in the add-on's folder", icon="CONSOLE")
+        _draw_tail(box, setup.tail)
+        box.operator("toonify3d.open_setup_log", icon="TEXT")
+
+
+def _draw_tail(box: bpy.types.UILayout, rows: list[str]) -> None:
+    """The end of pip's output, so that one sees that something happens."""
+    column = box.column(align=True)
+    column.active = False
+    for text in rows:
+        column.label(text=text[:100])
 
 
 def _draw_line(layout: bpy.types.UILayout, line: doctor.CheckLine) -> None:
@@ -119,7 +151,7 @@ def _draw_line(layout: bpy.types.UILayout, line: doctor.CheckLine) -> None:
     if line.fix:
         button = row.row()
         button.alignment = "RIGHT"
-        button.operator(line.fix, text="Fix")
+        button.operator(line.fix, text=line.fix_text)
 
 
 def get(context: bpy.types.Context | None = None) -> ToonifyPreferences | None:

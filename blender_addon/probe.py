@@ -9,6 +9,7 @@ import importlib.util
 import json
 import platform
 import shutil
+import subprocess
 import sys
 
 MODULES = (
@@ -51,10 +52,31 @@ def device() -> dict:
     return found
 
 
+def version(name: str) -> str:
+    """Version of an installed package."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def nvidia_driver() -> str:
+    """Version of the NVIDIA driver, empty without one."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.decode("ascii", "replace").strip().split("\n")[0]
+
+
 def main(folder: str) -> None:
     """Collect everything about this interpreter."""
     missing = [name for name in MODULES if importlib.util.find_spec(name) is None]
     report = {
+        "prefix": sys.prefix,
+        "versions": {name: version(name) for name in ("torch", "pycolmap", "numpy")},
+        "nvidia_driver": nvidia_driver(),
         "python": platform.python_version(),
         "executable": sys.executable,
         "version_info": list(sys.version_info[:2]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,10 +42,27 @@ def backend_source() -> Path | None:
     return None
 
 
-def requirements_file() -> Path | None:
-    """The pinned package list in the installed extension, None in a source checkout."""
-    path = BUNDLED / "requirements.txt"
-    return path if path.is_file() else None
+def package_lists() -> Path | None:
+    """Folder of the pinned package lists: in the extension, or in a checkout."""
+    for folder in (BUNDLED, Path(__file__).resolve().parent.parent / "backend"):
+        if any((folder / "packages").glob("*.txt")):
+            return folder / "packages"
+    return None
+
+
+def helper_python() -> str:
+    """A Python for scripts that need the standard library only; empty when there is none.
+
+    Usually Blender's own. Some builds of Blender give no interpreter, or their own program, as
+    ``sys.executable``: then whatever Python the system has.
+    """
+    names = ["python.exe"] if os.name == "nt" else ["python3", "python"]
+    candidates = [sys.executable, *(str(Path(sys.prefix) / "bin" / name) for name in names)]
+    candidates += [shutil.which(name) or "" for name in names]
+    for path in candidates:
+        if path and Path(path).stem.lower().startswith("python") and Path(path).is_file():
+            return path
+    return ""
 
 
 def scrubbed_environment(

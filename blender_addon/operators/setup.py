@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Operators of the preferences: choosing and checking the backend."""
 
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import bpy
 
 from .. import __package__ as base_package
-from .. import preferences, process, properties, session
+from .. import preferences, process, properties, session, setup_backend
 
 
 def _disk_folder(context: bpy.types.Context) -> Path:
@@ -72,7 +75,7 @@ class ToonifyOtPreferences(bpy.types.Operator):
 
 
 class ToonifyOtSetUpBackend(bpy.types.Operator):
-    """Make an environment with PyTorch and the other packages (a download of some GB)."""
+    """Make an environment with PyTorch and the other packages, or go on making it."""
 
     bl_idname = "toonify3d.set_up_backend"
     bl_label = "Set Up Backend"
@@ -91,17 +94,121 @@ class ToonifyOtSetUpBackend(bpy.types.Operator):
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Start the setup; its progress appears in the preferences."""
         settings = preferences.get(context)
-        folder = properties.absolute(settings.environment)
-        requirements = process.requirements_file()
-        if folder is None or requirements is None:
-            missing = "folder" if folder is None else "package list"
-            self.report({"ERROR"}, f"There is no {missing} for the environment")
+        folder, packages = properties.absolute(settings.environment), process.package_lists()
+        complaint = _objection(folder)
+        if packages is None:
+            complaint = "The add-on lacks its package lists: install it again"
+        if complaint or folder is None:
+            self.report({"ERROR"}, complaint)
             return {"CANCELLED"}
         wheels = properties.absolute(settings.wheels)
-        session.setup.start(folder, requirements, "" if wheels is None else str(wheels))
+        device = settings.device.lower()
+        session.setup.start(folder, packages, device, "" if wheels is None else str(wheels))
         session.ensure_timer()
         session.redraw()
         return {"FINISHED"}
+
+
+def _objection(folder: Path | None) -> str:
+    """Why an environment cannot go into a folder; empty when it can."""
+    if folder is None:
+        return "Choose a folder for the environment"
+    kinds = ("USER", "LOCAL", "SYSTEM")
+    homes = [Path(bpy.utils.resource_path(kind)) for kind in kinds if bpy.utils.resource_path(kind)]
+    homes += [Path(__file__).resolve().parents[1], Path(bpy.utils.user_resource("EXTENSIONS"))]
+    if any(folder == home or home in folder.parents for home in homes):
+        return "Choose a folder outside Blender's and the add-on's: updates remove those"
+    return ""
+
+
+class ToonifyOtCopyCommand(bpy.types.Operator):
+    """Copy the command that sets the backend up, to run it in a terminal."""
+
+    bl_idname = "toonify3d.copy_setup_command"
+    bl_label = "Copy Command"
+    bl_options = {"INTERNAL"}
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Put it on the clipboard."""
+        settings, packages = preferences.get(context), process.package_lists()
+        folder = properties.absolute(settings.environment)
+        if packages is None or folder is None:
+            self.report({"ERROR"}, _objection(folder) or "The add-on lacks its package lists")
+            return {"CANCELLED"}
+        wheels = properties.absolute(settings.wheels)
+        command = setup_backend.arguments(
+            folder, packages, settings.device.lower(), "" if wheels is None else str(wheels)
+        )
+        line = [process.helper_python() or "python", *command]
+        quote = subprocess.list2cmdline if sys.platform == "win32" else shlex.join
+        context.window_manager.clipboard = quote(line)
+        self.report({"INFO"}, "Command copied")
+        return {"FINISHED"}
+
+
+class ToonifyOtOpenSetupLog(bpy.types.Operator):
+    """Open the log of the setup."""
+
+    bl_idname = "toonify3d.open_setup_log"
+    bl_label = "Open Log"
+    bl_options = {"INTERNAL"}
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Open it in the system's editor."""
+        log = session.setup.log
+        if log is None or not log.is_file():
+            self.report({"ERROR"}, "There is no log yet")
+            return {"CANCELLED"}
+        return bpy.ops.wm.path_open(filepath=str(log))
+
+
+class ToonifyOtOnlineAccess(bpy.types.Operator):
+    """Show where Blender allows online access."""
+
+    bl_idname = "toonify3d.online_access"
+    bl_label = "Open System Preferences"
+    bl_options = {"INTERNAL"}
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Open Blender's System preferences; the permission is the artist's to give."""
+        return bpy.ops.screen.userpref_show(section="SYSTEM")
+
+
+class ToonifyOtChooseOutput(bpy.types.Operator):
+    """Choose another folder for jobs, on a disk with more space."""
+
+    bl_idname = "toonify3d.choose_output"
+    bl_label = "Output Folder"
+    bl_options = {"INTERNAL"}
+
+    directory: bpy.props.StringProperty(subtype="DIR_PATH")
+
+    def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
+        """Open the file browser."""
+        self.directory = str(_disk_folder(context))
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Store the choice and look again."""
+        context.scene.toonify3d.output = self.directory
+        return bpy.ops.toonify3d.check_backend()
+
+
+class ToonifyOtFreeGpu(bpy.types.Operator):
+    """Switch every viewport to Solid: rendered ones hold memory of the GPU that a job needs."""
+
+    bl_idname = "toonify3d.free_gpu"
+    bl_label = "Solid View"
+    bl_options = {"INTERNAL"}
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Switch them, and look again."""
+        for screen in bpy.data.screens:
+            for area in screen.areas:
+                if area.type == "VIEW_3D":
+                    area.spaces[0].shading.type = "SOLID"
+        return bpy.ops.toonify3d.check_backend()
 
 
 class ToonifyOtCancelSetup(bpy.types.Operator):
@@ -123,5 +230,10 @@ CLASSES = (
     ToonifyOtChoosePython,
     ToonifyOtPreferences,
     ToonifyOtSetUpBackend,
+    ToonifyOtCopyCommand,
+    ToonifyOtOpenSetupLog,
+    ToonifyOtOnlineAccess,
+    ToonifyOtChooseOutput,
+    ToonifyOtFreeGpu,
     ToonifyOtCancelSetup,
 )

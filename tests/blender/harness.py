@@ -25,7 +25,7 @@ def missing_bpy(version):
     if version == "5.0":
         return "" if HAS_BPY else "bpy is not installed"
     environment = PYTHONS[version].parent.parent
-    installed = any(environment.glob("lib/python*/site-packages/bpy/__init__.py"))
+    installed = any(environment.glob("lib/python*/site-packages/bpy/__init__.*"))
     return "" if installed else f"no bpy in {environment}: ./setup.sh test puts it there"
 
 

@@ -10,6 +10,7 @@ import harness
 import numpy as np
 import pytest
 from harness import ROOT, run_in_bpy
+from wheels import write_list, write_wheel
 
 import toonify3d
 
@@ -19,13 +20,14 @@ needs_bpy = pytest.mark.skipif(not harness.HAS_BPY, reason="bpy is not installed
 def test_zip_holds_sources_only(extension_zip):
     with zipfile.ZipFile(extension_zip) as archive:
         names = archive.namelist()
-        requirements = archive.read("backend/requirements.txt").decode()
+        requirements = archive.read("backend/packages/linux-cpu.txt").decode()
         assert archive.read("protocol.py") == archive.read("backend/toonify3d/service/protocol.py")
     assert "__init__.py" in names and "blender_manifest.toml" in names and "LICENSE" in names
     assert "backend/toonify3d/service/link.py" in names
     assert not [n for n in names if "__pycache__" in n or n.endswith((".pyc", ".so", ".whl"))]
     assert extension_zip.name == f"toonify3d-{toonify3d.__version__}.zip"
-    assert "torch" in requirements and "mediapipe==0.10.21" in requirements
+    assert "mediapipe==0.10.21 \\\n    --hash=sha256:" in requirements
+    assert sum(name.startswith("backend/packages/") for name in names) == 5
 
 
 def test_zip_is_reproducible(extension_zip, tmp_path):
@@ -68,7 +70,7 @@ def test_addon_has_no_threads_and_no_foreign_imports():
 
     allowed = set(sys.stdlib_module_names) | {"bpy", "mathutils", "numpy"}
     for path in sorted((ROOT / "blender_addon").rglob("*.py")):
-        if path.name == "probe.py":  # runs in the backend's Python
+        if path.name in {"probe.py", "bootstrap.py"}:  # never in Blender's Python
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -102,8 +104,7 @@ def test_blender_refuses_a_broken_zip(extension_zip, tmp_path):
 
 def test_install_use_upgrade_disable(extension_zip, tmp_path, version):
     wheels, environment = tmp_path / "wheels", tmp_path / "Ünï çødé 空間"
-    _write_wheel(wheels)
-    (wheels / "requirements.txt").write_text("tinytoon==1.0\n")
+    write_list(tmp_path / "packages", {"tinytoon==1.0": write_wheel(wheels, "tinytoon")})
     result = run_in_bpy(
         "extension",
         tmp_path,
@@ -111,26 +112,30 @@ def test_install_use_upgrade_disable(extension_zip, tmp_path, version):
         zip=str(extension_zip),
         python=sys.executable,
         wheels=str(wheels),
+        lists=str(tmp_path),
         environment=str(environment),
     )
     # Offline: downloads are refused, a folder of wheels is not.
     assert result["bootstrap_poll"] == [False, False, True]
     error, python, messages, _ = result["setup"]
     assert error == "" and python.startswith(str(environment)), result["setup"]
-    assert "Set up" in messages
+    assert f"Ready: {python}" in messages and not any("Fatal" in said for said in messages)
     command = [python, "-c", "import tinytoon; print(tinytoon.__name__)"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "tinytoon"
     lines = {title: (ok, detail) for title, ok, detail in result["after_setup"]}
-    assert lines["Python"][0] and not lines["Packages"][0] and "torch" in lines["Packages"][1]
+    assert lines["Environment"][0] and lines["Python"][0]
+    assert not (lines["PyTorch"][0] or lines["pycolmap"][0] or lines["Other packages"][0])
+    assert ["'toonify3d.set_up_backend'"] in result["prefs_after"]
+    assert "outside Blender's" in result["inside_blender"]
     assert result["left"] == [] and result["classes"] == []
     assert result["upgraded"]
     assert not result["poll_without"] and result["poll_with"]
     assert "does not exist" in result["complaint"]
     assert result["dropped"] == ["/somewhere/film.MOV", "/somewhere/toon.png"]
     lines = {title: (ok, detail) for title, ok, detail in result["lines"]}
-    assert lines["Python"][0] and lines["Device"][0] and "torch" in lines["Device"][1]
-    assert result["bad"] == [["Python", False, "toonify3d.choose_python"]]
+    assert lines["Python"][0] and lines["PyTorch"][0] and lines["Device"][0]
+    assert result["bad"] == [["Environment", False, "toonify3d.choose_python"]]
     assert not result["torch_loaded"] and result["threads"] == 1
     assert result["idle_ms"] < 0.1
     assert toonify3d.__version__ in result["report"]
@@ -140,7 +145,9 @@ def test_install_use_upgrade_disable(extension_zip, tmp_path, version):
 def test_result_in_the_scene(extension_zip, tmp_path, version):
     folder = tmp_path / "Ünï çødé 空間"
     folder.mkdir()
-    result = run_in_bpy("scene", tmp_path, version=version, zip=str(extension_zip), folder=str(folder))
+    result = run_in_bpy(
+        "scene", tmp_path, version=version, zip=str(extension_zip), folder=str(folder)
+    )
     assert result["counts"] == result["expected"]
     assert result["moved"] == 0.0 and result["identity"] and result["smooth"]
     assert result["name"] == "Ünï çødé 空間" == result["collection"][0]
@@ -168,19 +175,6 @@ def test_result_in_the_scene(extension_zip, tmp_path, version):
     assert "damaged" in result["broken"] and result["broken_left"]
     assert result["undo"] == [1, 0]
     assert result["big"][0] > 200_000 and result["big"][1] < 1.0
-
-
-def _write_wheel(folder):
-    """A package of one empty module, as pip wants it."""
-    folder.mkdir()
-    with zipfile.ZipFile(folder / "tinytoon-1.0-py3-none-any.whl", "w") as wheel:
-        info = "tinytoon-1.0.dist-info"
-        wheel.writestr("tinytoon.py", "")
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tinytoon\nVersion: 1.0\n")
-        kind = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        wheel.writestr(f"{info}/WHEEL", kind)
-        names = ["tinytoon.py", f"{info}/METADATA", f"{info}/WHEEL", f"{info}/RECORD"]
-        wheel.writestr(f"{info}/RECORD", "".join(f"{name},,\n" for name in names))
 
 
 def _inputs(folder):

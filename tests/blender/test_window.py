@@ -74,7 +74,7 @@ def stage(extension_zip):
     shutil.copy(ROOT / "assets" / "demo" / "exemplar_glossy.png", folder / "exemplar.png")
     python = folder / "python"
     worker = f"{INSIDE}/fake_worker.py"
-    (folder / "pace").write_text("0.4")  # slow enough to find the Cancel button in time
+    (folder / "pace").write_text("0.6")  # slow enough to find the Cancel button in time
     pace = f"FAKE_PACE=$(cat {INSIDE}/pace)"
     python.write_text(f'#!/bin/sh\n{pace} exec /usr/bin/python3 {worker} "$@"\n')
     python.chmod(0o755)

@@ -4,7 +4,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 from prelude import ARGS, MODULE, FakeLayout, bpy, draw, finish, install, part
 
@@ -19,10 +18,19 @@ panels = part("panels")
 drawn = {cls.__name__: draw(cls) for cls in panels.CLASSES[:2]}
 
 
+class Drawn:
+    """The preferences with a layout that records."""
+
+    def __init__(self, log):
+        self.layout = FakeLayout(log)
+
+    def __getattr__(self, name):
+        return getattr(preferences, name)
+
+
 def draw_preferences():
     log = []
-    stand_in = SimpleNamespace(layout=FakeLayout(log), bl_rna=preferences.bl_rna)
-    type(preferences).draw(stand_in, bpy.context)
+    type(preferences).draw(Drawn(log), bpy.context)
     return log
 
 
@@ -57,20 +65,33 @@ bpy.ops.toonify3d.check_backend()
 bad = [(line.title, line.ok, line.fix) for line in session.check.lines]
 report = part("report").report_text(None, session.check.report)
 
+
 # Set Up Backend without network, from a folder of wheels, into a folder with any characters.
+def complaint_of(operator):
+    try:
+        operator()
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
 bootstrap_poll = [bool(bpy.app.online_access), bpy.ops.toonify3d.set_up_backend.poll()]
-if ARGS.get("wheels"):
-    part("process").BUNDLED = Path(ARGS["wheels"])
-    preferences.wheels, preferences.environment = ARGS["wheels"], ARGS["environment"]
-    bootstrap_poll.append(bpy.ops.toonify3d.set_up_backend.poll())
-    bpy.ops.toonify3d.set_up_backend()
-    setting_up, messages = len(draw_preferences()), []
-    while (session.setup.running or session.check.running) and time.monotonic() < deadline + 100:
-        session.tick()
-        messages.append(session.setup.message)
-        time.sleep(0.05)
-    setup = [session.setup.error, preferences.python, sorted(set(messages)), setting_up]
-    after_setup = [(line.title, line.ok, line.detail) for line in session.check.lines]
+part("process").BUNDLED = Path(ARGS["lists"])
+preferences.wheels, preferences.device = ARGS["wheels"], "CPU"
+bootstrap_poll.append(bpy.ops.toonify3d.set_up_backend.poll())
+preferences.environment = str(Path(bpy.utils.resource_path("USER")) / "env")
+inside_blender = complaint_of(bpy.ops.toonify3d.set_up_backend)
+preferences.environment = ARGS["environment"]
+assert "--folder" in part("setup_backend").arguments(Path("a"), Path("b"), "cpu", "")
+bpy.ops.toonify3d.set_up_backend()
+setting_up, messages = len(draw_preferences()), []
+while (session.setup.running or session.check.running) and time.monotonic() < deadline + 100:
+    session.tick()
+    messages.append(session.setup.message)
+    time.sleep(0.05)
+setup = [session.setup.error, preferences.python, sorted(set(messages)), setting_up]
+after_setup = [(line.title, line.ok, line.detail) for line in session.check.lines]
+prefs_after = [entry[1] for entry in draw_preferences() if entry[0] == "operator"]
 
 idle = []
 for _ in range(200):
@@ -88,8 +109,10 @@ finish(
     drawn={name: len(log) for name, log in drawn.items()},
     preferences_drawn=len(prefs_log),
     bootstrap_poll=bootstrap_poll,
-    setup=setup if ARGS.get("wheels") else None,
-    after_setup=after_setup if ARGS.get("wheels") else None,
+    setup=setup,
+    after_setup=after_setup,
+    inside_blender=inside_blender,
+    prefs_after=prefs_after,
     poll_without=poll_without,
     poll_with=poll_with,
     complaint=complaint,

@@ -86,11 +86,11 @@ def steps():
     yield from wait_until(lambda: session.queue.current is not None, 20)
     job, fractions = session.queue.current, set()
 
-    def third_done():
+    def quarter_done():
         fractions.add(job.status.fraction if job.status else None)
-        return job.status is not None and job.status.fraction > 0.35
+        return job.status is not None and job.status.fraction > 0.25
 
-    yield from wait_until(third_done, 60)
+    yield from wait_until(quarter_done, 60)
     report["fractions"] = len(fractions)
     yield from ask("2-running")
     yield 1.0
