@@ -24,6 +24,16 @@ _STATE_ICONS = {
 }
 
 
+_STAGES = {
+    "capture": "reading the film",
+    "prior": "reconstructing the head",
+    "portraits": "stylizing the portraits",
+    "geometry": "bending the shape",
+    "texture": "painting the colors",
+    "asset": "making mesh and textures",
+}
+
+
 class _Panel:
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
@@ -191,7 +201,8 @@ class TOONIFY3D_PT_job(_Panel, bpy.types.Panel):  # noqa: N801
             _draw_last(layout, context.scene.toonify3d.job)
             return
         _draw_queue(layout)
-        layout.label(text=job.name, icon="FILE_FOLDER")
+        if len(session.queue.jobs) == 1:
+            layout.label(text=job.name, icon="FILE_FOLDER")
         layout.label(text=job.state.value, icon=_STATE_ICONS[job.state])
         _draw_progress(layout, job)
         _draw_preview(layout, job)
@@ -235,9 +246,11 @@ def _draw_progress(layout: bpy.types.UILayout, job: Job) -> None:
     left = session.seconds_text(status.eta_s) if job.state is JobState.RUNNING else ""
     layout.progress(factor=status.fraction, text=f"{percent}, {left} left" if left else percent)
     if job.state is JobState.RUNNING:
-        stage = f"{status.stage_index} of {status.stage_count}: {status.stage}"
-        layout.label(text=f"Stage {stage} ({100 * status.step_fraction:.0f}%)")
-    if status.message:
+        stage = _STAGES.get(status.stage, status.stage)
+        percent = f"{100 * status.step_fraction:.0f}%"
+        text = f"Step {status.stage_index} of {status.stage_count}: {stage} ({percent})"
+        draw_text(layout, text)
+    if status.message and job.state is not JobState.DONE:
         draw_text(layout, status.message)
     if not job.connected and job.state is JobState.RUNNING:
         layout.label(text="Following the job by its folder", icon="FILE_FOLDER")
@@ -274,7 +287,7 @@ def _draw_actions(layout: bpy.types.UILayout, context: bpy.types.Context, job: J
         row.operator("toonify3d.import_result", icon="IMPORT")
         row = layout.row(align=True)
         row.operator("toonify3d.refine", icon="MOD_SMOOTH")
-        row.prop(context.scene.toonify3d, "longer", text="Longer")
+        row.prop(context.scene.toonify3d, "longer", text="Time ×")
     row = layout.row(align=True)
     row.operator("toonify3d.open_folder", text="Folder", icon="FILE_FOLDER")
     row.operator("toonify3d.copy_report", text="Copy Report", icon="COPYDOWN")

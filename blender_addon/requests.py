@@ -12,7 +12,7 @@ def missing_input(context: bpy.types.Context, *, capture: bool = True) -> str:
     """What keeps a job from starting, in one sentence; empty when nothing does. Touches no disk."""
     settings = context.scene.toonify3d
     if not preferences.python_path():
-        return "Choose the backend's Python in the add-on's preferences"
+        return "First set up 3DToonify in the add-on's preferences"
     if capture and not settings.capture.strip():
         return "Choose a capture: a video or a folder of images"
     if not settings.exemplar.strip():

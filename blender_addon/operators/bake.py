@@ -58,7 +58,7 @@ def _objection(context: bpy.types.Context) -> str:
     if importer.find_avatar(context) is None:
         return "There is no imported avatar in this scene"
     if not preferences.python_path():
-        return "Choose the backend's Python in the add-on's preferences"
+        return "First set up 3DToonify in the add-on's preferences"
     if session.bake.running:
         return "A bake is running"
     if any(job.active for job in session.queue.jobs):

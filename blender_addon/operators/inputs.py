@@ -23,7 +23,7 @@ class ToonifyOtCheckCapture(bpy.types.Operator):
         """Needs a backend and a capture."""
         ready = bool(preferences.python_path() and context.scene.toonify3d.capture.strip())
         if not ready:
-            cls.poll_message_set("Choose a capture, and the backend in the preferences")
+            cls.poll_message_set("Choose a capture; and set up 3DToonify in the preferences")
         return ready and not session.capture_check.running
 
     def execute(self, context: bpy.types.Context) -> set[str]:

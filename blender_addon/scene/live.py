@@ -7,6 +7,7 @@ All of it lies in one collection of its own and is removed with it.
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from pathlib import Path
 
@@ -178,6 +179,16 @@ def _pyramid(frame: dict[str, object]) -> np.ndarray:
     return np.concatenate([np.zeros((1, 3)), rays]) @ c2w[:3, :3].T + c2w[:3, 3]
 
 
+def _orbit(path: Path) -> float:
+    """How far from the head the cameras were: what lies behind them is the room."""
+    try:
+        frames = json.loads(path.read_text(encoding="utf-8"))["frames"]
+        places = np.array([frame["c2w"] for frame in frames], float)[:, :3, 3]
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return math.inf
+    return 1.1 * float(np.median(np.linalg.norm(places, axis=1)))
+
+
 def _read_points(path: Path) -> bpy.types.Mesh | None:
     """The cloud that ``capture`` writes: binary PLY, three floats and three bytes a point."""
     kind = np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)])
@@ -190,7 +201,9 @@ def _read_points(path: Path) -> bpy.types.Mesh | None:
         points = np.frombuffer(body, kind, count)["xyz"]
     except (OSError, ValueError, IndexError):
         return None
-    points = points[np.isfinite(points).all(axis=1)][:MAX_POINTS]
+    points = points[np.isfinite(points).all(axis=1)]
+    points = points[np.linalg.norm(points, axis=1) < _orbit(path.with_name("cameras.json"))]
+    points = points[:MAX_POINTS]
     mesh = bpy.data.meshes.new(POINTS)
     mesh.vertices.add(len(points))
     mesh.vertices.foreach_set("co", np.ascontiguousarray(points).ravel())

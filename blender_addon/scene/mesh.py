@@ -59,6 +59,7 @@ def add_style_key(target: bpy.types.Object, data: AvatarData) -> bool:
     keys.key_blocks[BASIS_KEY].points.foreach_set("co", data.prior_vertices.ravel())
     key.points.foreach_set("co", data.vertices.ravel())
     key.slider_max = 1.5
+    target.active_shape_key_index = 1  # what Edit Mode and Sculpt Mode show and change
     target.data.vertices.foreach_set("co", data.prior_vertices.ravel())
     add_style_property(target)
     drive_by_style(key, "value", target)

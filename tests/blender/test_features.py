@@ -220,7 +220,8 @@ def _check_of_the_capture(result):
         assert "Checking the capture" in busy and refused
         assert f"The film is {name}." in shown or name == "broken"
         assert ("Film again, or choose another" in shown) == (not started)
-        assert longest < 100.0  # one tick among them reads a report and may start a process
+        # Without a job to start no tick takes long; one that starts a process may.
+        assert longest < (100.0 if started else 4.0), name
         assert result[f"sheet_{name}"] == (name != "broken")
     assert "not checked" in result["check_broken"][2]
     assert result["button_starts_nothing"] and result["anyway"]
@@ -266,7 +267,7 @@ def _bake(result):
     assert [float(x) for x in result["bake_obj"][0].split()[1:]] == pytest.approx([0.01, 0.02, 0])
     assert "Baking onto Retopo Ü" in result["bake_panel"] and result["bake_problem"] == ""
     arguments = result["bake_arguments"]
-    assert arguments[1] == "--mesh" and arguments[3:5] == ["--style", "toon"]
+    assert arguments[1] == "--mesh" and arguments[3:5] == ["--style", "clay"]
     assert arguments[5:7] == ["--size", "2048"]
     assert result["bake_materials"] == ["Retopo Ü Baked", "Clay"]
     assert result["bake_style"] == 1.0 and result["bake_uv"] == "Mine"

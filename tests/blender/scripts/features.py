@@ -158,8 +158,8 @@ c2w[:3, 3] = (0, -1, 0)
 frame = {"K": [[600, 0, 210], [0, 600, 280], [0, 0, 1]], "c2w": c2w.tolist(),
          "width": 420, "height": 560}  # fmt: skip
 (folder / "capture" / "cameras.json").write_text(json.dumps({"frames": [frame] * 3}))
-head = "ply\nformat binary_little_endian 1.0\nelement vertex 2\nproperty float x\nend_header\n"
-body = b"".join(struct.pack("<3f3B", x, 0.0, 0.5, 1, 2, 3) for x in (0.25, 0.5))
+head = "ply\nformat binary_little_endian 1.0\nelement vertex 3\nproperty float x\nend_header\n"
+body = b"".join(struct.pack("<3f3B", x, 0.0, 0.5, 1, 2, 3) for x in (0.25, 0.5, 7.0))
 (folder / "capture" / "sparse.ply").write_bytes(head.encode() + body)
 
 
@@ -199,7 +199,7 @@ session.queue.jobs.remove(running)
 session.queue.current = None
 
 # -- bake onto the artist's own mesh --
-avatar = avatars[0]
+avatar = next(item for item in avatars if "clay" in item["toonify3d_result"])
 (Path(avatar["toonify3d_result"]).parents[2] / "job.json").write_text("{}")
 mesh = bpy.data.meshes.new("Retopo")
 mesh.from_pydata([(0, 0, 0), (0.1, 0, 0), (0.1, 0, 0.1), (0, 0, 0.1)], [], [(0, 1, 2, 3)])

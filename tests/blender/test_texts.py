@@ -1,0 +1,58 @@
+"""Wrapping of sentences, with a stand-in for bpy."""
+
+import importlib
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+
+@pytest.fixture
+def texts(monkeypatch):
+    """The module, without Blender's fonts: a letter is 6 pixels wide."""
+    region = SimpleNamespace(width=64 + 20 + 6 * 20)
+    styles = [SimpleNamespace(widget=SimpleNamespace(points=11))]
+    preferences = SimpleNamespace(system=SimpleNamespace(ui_scale=1.0), ui_styles=styles)
+    bpy, blf = ModuleType("bpy"), ModuleType("blf")
+    bpy.context = SimpleNamespace(region=region, preferences=preferences)
+    blf.size = lambda font, size: None
+    blf.dimensions = lambda font, text: (6.0 * len(text), 11.0)
+    monkeypatch.setitem(sys.modules, "bpy", bpy)
+    monkeypatch.setitem(sys.modules, "blf", blf)
+    monkeypatch.delitem(sys.modules, "blender_addon.texts", raising=False)
+    yield importlib.import_module("blender_addon.texts")
+    sys.modules.pop("blender_addon.texts", None)
+
+
+class Layout:
+    """Collects labels."""
+
+    def __init__(self):
+        self.rows = []
+
+    def column(self, align):
+        """The same layout."""
+        return self
+
+    def label(self, text, icon):
+        """Remember it."""
+        self.rows.append((text, icon))
+
+
+def test_lines_fit_into_the_region_and_lose_nothing(texts):
+    sentence = "An arc of about 138 degrees is missing at 3 o'clock"
+    layout = Layout()
+    texts.draw_text(layout, sentence, icon="ERROR")
+    assert " ".join(text for text, _ in layout.rows) == sentence
+    assert max(len(text) for text, _ in layout.rows) <= 20
+    assert [icon for _, icon in layout.rows] == ["ERROR"] + ["BLANK1"] * (len(layout.rows) - 1)
+    plain = Layout()
+    texts.draw_text(plain, sentence)
+    assert max(len(text) for text, _ in plain.rows) in range(20, 24)  # an icon's width more
+
+
+def test_long_words_and_long_texts(texts):
+    assert texts.wrapped("a " + "b" * 60 + " c", 10) == ["a", "b" * 60, "c"]
+    assert texts.wrapped("") == [""]
+    lines = texts.wrapped("word " * 200, 10)
+    assert len(lines) == texts.MAX_LINES and lines[-1].endswith("...")
