@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from . import __version__
+from .cli_bake import add_bake_command
 from .cli_portraits import add_portraits_command
+from .cli_report import add_report_commands
 from .cli_result import add_result_commands
 from .errors import (
     EXIT_CANCELLED,
@@ -99,7 +101,9 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_settings(commands)
     add_result_commands(commands)
+    add_report_commands(commands)
     add_portraits_command(commands)
+    add_bake_command(commands)
     doctor = commands.add_parser(
         "doctor", help="what is installed, what is missing and how to get it"
     )

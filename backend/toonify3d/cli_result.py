@@ -136,12 +136,12 @@ def _render(options: argparse.Namespace) -> int:
         renderer = field_renderer(options.job, item, person, shading, device)
     else:
         renderer = mesh_renderer(item, shading)
-    render_path(renderer, cameras, path, _Terminal())
+    render_path(renderer, cameras, path, Terminal())
     sys.stdout.write(f"{path}\n")
     return EXIT_OK
 
 
-class _Terminal:
+class Terminal:
     """Progress as one line that is written over, when somebody watches."""
 
     def update(self, fraction: float, message: str = "") -> None:

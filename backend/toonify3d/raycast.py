@@ -52,6 +52,12 @@ def _closest(
         hit[i] = wp.vec3(wp.length(near - points[i]), query.u, query.v)
 
 
+def quiet_warp() -> None:
+    """Start Warp without its greeting, which would land in the commands' output."""
+    wp.config.log_level = wp.LOG_ERROR
+    wp.init()
+
+
 @dataclass(frozen=True)
 class Hits:
     """Answers of a query.
@@ -77,8 +83,7 @@ class MeshQuery:
     """
 
     def __init__(self, vertices: FloatArray, faces: IntArray, device: str = "cpu") -> None:
-        wp.config.log_level = wp.LOG_ERROR  # its greeting would land in the commands' output
-        wp.init()
+        quiet_warp()
         self.device = device
         # Single precision keeps more digits round the mesh's own centre.
         self.center = (vertices.min(axis=0) + vertices.max(axis=0)) / 2

@@ -6,6 +6,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from toonify3d.asset.bake import (
+    BakeOptions,
     DenseSurface,
     bake,
     denoise_normals,
@@ -121,7 +122,9 @@ def test_bake_colours_normals_and_coverage(fields, supersample):
     field, (v, f), (lv, lf) = low_mesh(fields, fields.ball((0.0, 0, 0), 0.6))
     atlas = unwrap(lv, lf, SIZE, 8, SilentProgress())
     dense = DenseSurface.of_mesh(v, f)
-    out = bake(field, dense, lv, lf, atlas, SIZE, SilentProgress(), supersample, volume=(3, 0.01))
+    out = bake(
+        field, dense, lv, lf, atlas, SIZE, SilentProgress(), BakeOptions(supersample, (3, 0.01))
+    )
     assert out.coverage == 1.0 and out.on_surface > 0.999
     owner, weights = rasterize(atlas.uv, atlas.faces, SIZE, SIZE)
     y, x = np.nonzero(owner >= 0)

@@ -10,13 +10,14 @@ weights are the same for all texels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ..progress import Progress
-from ..raycast import MeshQuery, interpolate
+from ..raycast import Hits, MeshQuery, interpolate
 from ..scene import ByteImage, Float32Array, FloatArray
 from .levelset import ClippedField
 from .mesh import corner_angles, vertex_normals
@@ -24,6 +25,8 @@ from .raster import rasterize
 from .uv import Atlas
 
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+TextureImage = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 # Rows of (super)texels handled at a time, so that an 8k texture needs little memory.
 BAND_TEXELS = 1 << 20
 # Ripples of a trained field that no normal map should show: their extent in unit space (about
@@ -93,20 +96,60 @@ class Bake:
     """Finished textures.
 
     Attributes:
-        albedo: sRGB ``(S, S, 3)``.
+        albedo: sRGB ``(S, S, 3)``, uint8 or uint16 as asked for.
         photo: The real person's colours in the same layout, or None when the field does not know.
         normal: Tangent-space normals ``(S, S, 3)``, +Y up (OpenGL, glTF), or None.
+        covered: Texels ``(S, S)`` that belong to a chart.
+        distance: From the mesh to the level set ``(S, S)`` in unit space, NaN outside the charts;
+            None unless asked for.
         coverage: Share of the chart texels that got a finite albedo from the field; 1.0.
         on_surface: Share of the chart texels that reached the level set.
         utilization: Share of all texels that belong to a chart.
     """
 
-    albedo: ByteImage
-    photo: ByteImage | None
+    albedo: TextureImage
+    photo: TextureImage | None
     normal: ByteImage | None
+    covered: BoolArray
+    distance: Float32Array | None
     coverage: float
     on_surface: float
     utilization: float
+
+    @property
+    def albedo8(self) -> ByteImage:
+        """The albedo with 8 bits per channel, for formats and viewers that take no more."""
+        return to_bytes(self.albedo)
+
+
+def to_bytes(image: TextureImage) -> ByteImage:
+    """8 bits per channel of 8 or 16."""
+    if image.dtype == np.uint8:
+        return np.asarray(image, dtype=np.uint8)
+    return np.asarray((image.astype(np.uint32) + 128) // 257, dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class BakeOptions:
+    """How textures are baked.
+
+    Attributes:
+        supersample: Samples per texel along each side.
+        volume: Samples along the normal, and half the length they span in unit space.
+        normals: Whether to bake the normal map.
+        bits: 8 or 16 per channel of the colours.
+        reach: How far (unit space) the mesh may lie from the level set; None for a mesh decimated
+            from it. With a reach the level set is looked for along the mesh's normals, as for an
+            artist's mesh, and the distance is recorded.
+        device: Warp device for the queries.
+    """
+
+    supersample: int = 1
+    volume: tuple[int, float] = (3, 0.004)
+    normals: bool = True
+    bits: int = 8
+    reach: float | None = None
+    device: str = "cpu"
 
 
 def bake(
@@ -117,56 +160,57 @@ def bake(
     atlas: Atlas,
     size: int,
     progress: Progress,
-    supersample: int = 1,
-    volume: tuple[int, float] = (3, 0.004),
-    with_normals: bool = True,
-    device: str = "cpu",
+    options: BakeOptions = BakeOptions(),
 ) -> Bake:
-    """Bake albedo and normals of ``field`` onto the decimated mesh.
+    """Bake albedo and normals of ``field`` onto a mesh with UVs.
 
     Args:
         field: The closed field.
         dense: Its full-resolution surface.
-        vertices: ``(V, 3)`` of the decimated mesh in unit space.
+        vertices: ``(V, 3)`` of the mesh in unit space.
         faces: ``(F, 3)``.
         atlas: Its texture atlas.
         size: Side of the textures.
         progress: Told how far it is.
-        supersample: Samples per texel along each side.
-        volume: Samples along the normal, and half the length they span in unit space.
-        with_normals: Whether to bake the normal map.
-        device: Warp device for the closest-point queries.
+        options: See there.
     """
-    baker = _Baker(field, dense, vertices, faces, atlas, size * supersample, volume, device)
-    # Bytes at once, band by band: floats would take gigabytes at 8k.
-    colors = np.zeros((size, size, baker.channels), dtype=np.uint8)
+    supersample = options.supersample
+    baker = _Baker(field, dense, vertices, faces, atlas, size * supersample, options)
+    # Integers at once, band by band: floats would take gigabytes at 8k.
+    kind, top = (np.uint16, 65535) if options.bits == 16 else (np.uint8, 255)
+    colors: npt.NDArray[Any] = np.zeros((size, size, baker.channels), dtype=kind)
     normals = np.zeros((size, size, 3), dtype=np.uint8)
     covered = np.zeros((size, size), dtype=bool)
+    distance = np.full((size, size), np.nan, np.float32) if options.reach is not None else None
     rows = max(1, BAND_TEXELS // (size * supersample * supersample))
     for start in range(0, size, rows):
         stop = min(size, start + rows)
         band = baker.band(start * supersample, (stop - start) * supersample)
-        color, normal, weight = (_shrink(values, supersample) for values in band)
+        color, normal, away, weight = (_shrink(values, supersample) for values in band)
         inside = weight > 0
         mean = np.clip(color / np.maximum(weight, 1e-6)[..., None], 0, 1)
         covered[start:stop] = inside
-        colors[start:stop] = np.round(mean * 255)
+        colors[start:stop] = np.round(mean * top)
         normals[start:stop] = _encode(normal, inside)
+        if distance is not None:
+            distance[start:stop][inside] = away[inside] / weight[inside]
         progress.update(0.95 * stop / size, "baking textures")
     colors = dilate(colors, covered)
     progress.update(1.0, "textures baked")
     return Bake(
         albedo=np.ascontiguousarray(colors[..., :3]),
         photo=np.ascontiguousarray(colors[..., 3:]) if field.paired else None,
-        normal=dilate(normals, covered) if with_normals else None,
+        normal=dilate(normals, covered) if options.normals else None,
+        covered=covered,
+        distance=distance,
         coverage=baker.finite / max(baker.texels, 1),
         on_surface=baker.reached / max(baker.texels, 1),
         utilization=float(covered.mean()),
     )
 
 
-def dilate(image: ByteImage, covered: npt.NDArray[np.bool_]) -> ByteImage:
-    """Give every texel outside the charts the value of the nearest one inside."""
+def dilate(image: npt.NDArray[Any], covered: BoolArray) -> npt.NDArray[Any]:
+    """Give every texel ``(H, W, C)`` outside the charts the value of the nearest one inside."""
     if covered.all() or not covered.any():
         return image
     empty = np.where(covered, 0, 255).astype(np.uint8)
@@ -175,7 +219,10 @@ def dilate(image: ByteImage, covered: npt.NDArray[np.bool_]) -> ByteImage:
     )
     table = np.zeros(int(label.max()) + 1, dtype=np.int64)
     table[label[covered]] = np.flatnonzero(covered)
-    return np.asarray(image.reshape(-1, image.shape[2])[table[label]], dtype=np.uint8)
+    out = image.copy()
+    empty_texels = ~covered
+    out[empty_texels] = image.reshape(-1, image.shape[2])[table[label[empty_texels]]]
+    return out
 
 
 def normal_weights(samples: int) -> tuple[FloatArray, FloatArray]:
@@ -205,25 +252,24 @@ class _Baker:
         faces: IntArray,
         atlas: Atlas,
         size: int,
-        volume: tuple[int, float],
-        device: str,
+        options: BakeOptions,
     ) -> None:
         self.field, self.dense, self.atlas, self.size = field, dense, atlas, size
         self.channels = 6 if field.paired else 3
-        self.device = device
-        self.query = MeshQuery(dense.vertices, dense.faces, device)
+        self.device, self.reach = options.device, options.reach
+        self.query = MeshQuery(dense.vertices, dense.faces, options.device)
         self.low = vertices[atlas.source]
         self.normals = vertex_normals(vertices, faces)[atlas.source]
         self.tangents, self.signs = tangent_frames(self.low, self.normals, atlas)
         # Farther than this from the decimated mesh the closest point belongs to something else.
         edge = np.linalg.norm(self.low[atlas.faces[:, 0]] - self.low[atlas.faces[:, 1]], axis=1)
         self.limit = float(np.median(edge))
-        self.offsets, self.weights = normal_weights(volume[0])
-        self.half_length = volume[1]
+        self.offsets, self.weights = normal_weights(options.volume[0])
+        self.half_length = options.volume[1]
         self.texels = self.finite = self.reached = 0
 
-    def band(self, first_row: int, rows: int) -> tuple[Float32Array, Float32Array, Float32Array]:
-        """Sums of colours, normal and weight over ``rows`` rows of (super)texels."""
+    def band(self, first_row: int, rows: int) -> tuple[Float32Array, ...]:
+        """Colours, normal, distance and weight of ``rows`` rows of (super)texels."""
         owner, weights = rasterize(
             self.atlas.uv, self.atlas.faces, self.size, self.size, first_row, rows, self.device
         )
@@ -231,31 +277,72 @@ class _Baker:
         colors = np.zeros((rows, self.size, self.channels), dtype=np.float32)
         normal = np.zeros((rows, self.size, 3), dtype=np.float32)
         filled = np.zeros((rows, self.size), dtype=np.float32)
+        away = np.zeros((rows, self.size), dtype=np.float32)
         if inside.any():
             corners = self.atlas.faces[owner[inside]]
             bary = weights[inside].astype(np.float64)
-            place, direction = self._on_surface(corners, bary)
+            place, direction, distance = self._on_surface(corners, bary)
             color = self._colors(place, direction)
             good = np.isfinite(color).all(axis=1)
             self.texels += len(good)
             self.finite += int(good.sum())
             colors[inside] = np.where(good[:, None], color, 0.0)
-            filled[inside] = good
+            filled[inside], away[inside] = good, np.where(good, distance, 0.0)
             normal[inside] = self._tangent_space(corners, bary, direction)
-        return colors, normal, filled
+        return colors, normal, away, filled
 
-    def _on_surface(self, corners: IntArray, bary: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Points ``(N, 3)`` of the level set over the decimated mesh, and normals there."""
+    def _on_surface(
+        self, corners: IntArray, bary: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Points ``(N, 3)`` of the level set over the mesh, normals there, and how far they are."""
         start = np.einsum("nk,nkc->nc", bary, self.low[corners])
         smooth = np.einsum("nk,nkc->nc", bary, self.normals[corners])
         hits = self.query.closest(start)
-        place = interpolate(self.dense.vertices, self.dense.faces, hits)
-        direction = _unit(interpolate(self.dense.normals, self.dense.faces, hits))
+        place, direction = self._at(hits)
         facing = np.einsum("ij,ij->i", direction, smooth) > 0
-        good = facing & (hits.distance < self.limit)
+        if self.reach is None:
+            good = facing & (hits.distance < self.limit)
+        else:
+            place, direction, facing = self._along(start, _unit(smooth), place, direction, facing)
+            good = facing & (hits.distance < self.reach)
         self.reached += int(good.sum())
-        keep = good[:, None]
-        return np.where(keep, place, start), np.where(keep, direction, _unit(smooth))
+        # An artist's mesh takes the nearest colour however far it is; the report says how far.
+        keep = (good if self.reach is None else facing)[:, None]
+        out = np.where(keep, place, start), np.where(keep, direction, _unit(smooth))
+        return *out, hits.distance
+
+    def _at(self, hits: Hits) -> tuple[FloatArray, FloatArray]:
+        place = interpolate(self.dense.vertices, self.dense.faces, hits)
+        return place, _unit(interpolate(self.dense.normals, self.dense.faces, hits))
+
+    def _along(
+        self,
+        start: FloatArray,
+        normal: FloatArray,
+        place: FloatArray,
+        direction: FloatArray,
+        facing: BoolArray,
+    ) -> tuple[FloatArray, FloatArray, BoolArray]:
+        """The level set straight above or below where it is within reach, else as given.
+
+        Along the normal neighbouring texels get neighbouring places; closest points of a coarse
+        mesh in a hollow bunch up.
+        """
+        assert self.reach is not None
+        best = np.full(len(start), self.reach)
+        place, direction, facing = place.copy(), direction.copy(), facing.copy()
+        for side in (1.0, -1.0):
+            hits = self.query.cast(start, side * normal, self.reach)
+            found, turned = self._at(hits)
+            good = (hits.face >= 0) & (hits.distance < best)
+            good &= np.einsum("ij,ij->i", turned, normal) > 0.3
+            place[good], direction[good], best[good] = (
+                found[good],
+                turned[good],
+                hits.distance[good],
+            )
+            facing |= good
+        return place, direction, facing
 
     def _colors(self, place: FloatArray, direction: FloatArray) -> FloatArray:
         out = np.zeros((len(place), self.channels))

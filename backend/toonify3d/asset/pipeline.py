@@ -13,9 +13,10 @@ import torch
 import warp as wp
 from scipy.spatial import ConvexHull
 
+from ..files import write_image
 from ..progress import Progress, SubProgress
 from ..scene import ByteImage, FloatArray, Normalization, Scene, SurfaceMesh
-from .bake import Bake, DenseSurface, bake
+from .bake import Bake, BakeOptions, DenseSurface, bake
 from .export import describe, write_glb, write_npz, write_obj, write_ply, write_texture
 from .levelset import ClippedField, Field, extract_level_set
 from .mesh import MeshCheck, check_mesh, decimate, largest_component, repair, vertex_normals
@@ -170,7 +171,7 @@ def build_asset(
     names = _write_models(mesh, atlas, baked, prior_mesh, person, folder, settings)
     clock.lap("write")
     progress.update(0.9, "rendering the preview")
-    item = Renderable(mesh, baked.albedo, atlas.uv, atlas.faces)
+    item = Renderable(mesh, baked.albedo8, atlas.uv, atlas.faces)
     sheet = preview_sheet(item, scene, exemplar, settings.preview_tile)
     write_texture(folder / "preview.png", sheet)
     progress.preview(sheet)
@@ -248,10 +249,13 @@ def _bake(
         atlas,
         settings.texture_size,
         progress,
-        supersample=settings.supersample,
-        volume=(settings.volume_samples, settings.volume_depth),
-        with_normals=settings.normal_map,
-        device=_warp_device(avatar),
+        BakeOptions(
+            supersample=settings.supersample,
+            volume=(settings.volume_samples, settings.volume_depth),
+            normals=settings.normal_map,
+            bits=settings.texture_bits,
+            device=_warp_device(avatar),
+        ),
     )
     if baked.coverage < 1.0:
         progress.warn(
@@ -272,19 +276,19 @@ def _write_models(
 ) -> list[str]:
     normals = vertex_normals(mesh.vertices, mesh.faces)
     textures = {"albedo": "albedo.png"}
-    write_texture(folder / "albedo.png", baked.albedo)
+    write_image(folder / "albedo.png", baked.albedo)
     if baked.normal is not None:
         write_texture(folder / "normal.png", baked.normal)
         textures["normal"] = "normal.png"
     if baked.photo is not None:
-        write_texture(folder / "photo_albedo.png", baked.photo)
+        write_image(folder / "photo_albedo.png", baked.photo)
         textures["photo"] = "photo_albedo.png"
     write_glb(
         folder / "avatar.glb",
         mesh.vertices,
         normals,
         atlas,
-        baked.albedo,
+        baked.albedo8,
         baked.normal,
         settings.roughness,
         person,

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import warp as wp
 
+from ..raycast import quiet_warp
 from ..scene import Float32Array, FloatArray
 
 IntArray = npt.NDArray[np.int64]
@@ -64,6 +65,7 @@ def _cover(
 def _run(
     corners: FloatArray, width: int, first_row: int, rows: int, margin: float, device: str
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    quiet_warp()
     owner: Any = wp.full((rows, width), -1, dtype=int, device=device)
     count: Any = wp.zeros((rows, width), dtype=int, device=device)
     points = wp.array(np.ascontiguousarray(corners), dtype=wp.vec2d, device=device)

@@ -22,6 +22,9 @@ class AssetSettings:
     texture_size: int = 2048
     """Width and height of albedo and normal map in pixels: 512, 1024, 2048, 4096 or 8192."""
 
+    texture_bits: int = 8
+    """Bits per channel of the albedo files, 8 or 16; 16 survives hard grading and gradients."""
+
     supersample: int = 1
     """Samples per texel along each side of the texture; 2 is smoother and four times slower."""
 
@@ -62,6 +65,7 @@ class AssetSettings:
         _require(self.faces == 0 or self.faces >= 200, "faces must be 0 or at least 200")
         sizes = ", ".join(str(size) for size in TEXTURE_SIZES)
         _require(self.texture_size in TEXTURE_SIZES, f"texture_size must be one of {sizes}")
+        _require(self.texture_bits in (8, 16), "texture_bits must be 8 or 16")
         _require(1 <= self.supersample <= 4, "supersample must be between 1 and 4")
         _require(1 <= self.volume_samples <= 15, "volume_samples must be between 1 and 15")
         _require(0 < self.volume_depth < 0.1, "volume_depth must be between 0 and 0.1")

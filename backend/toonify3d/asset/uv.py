@@ -171,7 +171,7 @@ def _overlapping_tab(uv: FloatArray, faces: IntArray) -> BoolArray | None:
     """
     low = uv.min(axis=0)
     unit = (uv - low) / np.ptp(uv, axis=0).max()
-    pairs = overlapping_faces(unit, faces, OVERLAP_SIZE if len(faces) > 5000 else 512)
+    pairs = overlapping_faces(unit, faces, OVERLAP_SIZE if len(faces) > 500 else OVERLAP_SIZE // 4)
     if not len(pairs):
         return None
     first, second, _ = half_edge_twins(faces)
@@ -190,7 +190,10 @@ def _overlapping_tab(uv: FloatArray, faces: IntArray) -> BoolArray | None:
         free &= sides == 0
     tab: BoolArray = sides == np.argmin(np.bincount(sides, minlength=3)[1:]) + 1
     for _ in range(TAB_RINGS):
-        tab = _ring(tab, links)
+        wider = _ring(tab, links)
+        if wider.sum() > len(faces) // 2:
+            break
+        tab = wider
     return tab
 
 
