@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pycolmap
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -158,11 +159,11 @@ def room() -> tuple[list[Camera], list[np.ndarray]]:
 
 def test_the_focal_prior_reaches_colmap(room, tmp_path, monkeypatch):
     def stop(work, *_):
-        with module.pycolmap.Database.open(work.database) as database:
+        with pycolmap.Database.open(work.database) as database:
             (lens,) = database.read_all_cameras()
         raise InputError(f"{lens.has_prior_focal_length} {list(lens.params)}")
 
-    monkeypatch.setattr(module, "_match", stop)
+    monkeypatch.setattr(module, "match", stop)
     arguments = (room[1][:2], tmp_path / "sfm", CaptureSettings(max_features=400))
     with pytest.raises(InputError, match=r"True \[400\.0, 160\.0, 120\.0, 0\.0\]"):
         solve_cameras(*arguments, SilentProgress(), focal=1.25)

@@ -8,6 +8,7 @@ import pytest
 import trimesh
 
 from toonify3d.capture import pipeline
+from toonify3d.capture.align import camera_yaw
 from toonify3d.capture.cameras import SolvedCameras
 from toonify3d.capture.landmarks import FaceLandmarks
 from toonify3d.capture.settings import CaptureSettings
@@ -27,17 +28,66 @@ def wall_folder(tmp_path):
     return tmp_path / "wall"
 
 
-def test_nobody_in_the_video_is_said_before_the_long_work(wall_folder, tmp_path, monkeypatch):
-    def too_late(*_args, **_kwargs):
-        raise AssertionError("structure from motion was started")
+def looking(targets):
+    """Cameras at ``(x, 0, 0)`` or anywhere that look at the targets, upright."""
+    cameras = []
+    for center, target in targets:
+        forward = np.subtract(target, center) / np.linalg.norm(np.subtract(target, center))
+        right = np.cross(forward, (0, 0, 1.0))
+        right /= np.linalg.norm(right)
+        c2w = np.eye(4)
+        c2w[:3] = np.stack([right, np.cross(forward, right), forward, center], axis=1)
+        cameras.append(Camera(np.array([[500.0, 0, 135], [0, 500, 180], [0, 0, 1]]), c2w, 270, 360))
+    return cameras
 
-    monkeypatch.setattr(pipeline, "solve_cameras", too_late)
+
+def solved_with(cameras, size=(360, 270, 3)):
+    empty = np.zeros((0, 3))
+    images = [np.zeros(size, np.uint8)] * len(cameras)
+    return SolvedCameras(
+        cameras, list(range(len(cameras))), images, empty, empty.astype(np.uint8), 0.3, {"k": 0.0}
+    )
+
+
+def test_a_camera_that_goes_round_nothing_is_no_capture(wall_folder, tmp_path, monkeypatch):
+    walking = looking([((0.1 * i, 0, 0), (0.1 * i + 0.01 * (-1) ** i, 5, 0)) for i in range(14)])
+    monkeypatch.setattr(pipeline, "solve_cameras", lambda *_, **__: solved_with(walking))
+    monkeypatch.setattr(pipeline, "_find_faces", lambda images, _: [None] * len(images))
     with pytest.raises(InputError, match="person") as caught:
         pipeline.run_capture(
             wall_folder, tmp_path / "out", CaptureSettings(), "cpu", SilentProgress()
         )
     assert caught.value.code == "no_person"
     assert not (tmp_path / "out" / "cameras.json").exists()
+
+
+def test_a_head_without_a_face_gets_the_front_that_the_user_gives():
+    angles = np.radians(np.arange(0, 360, 20))
+    ring = looking([((3 * np.sin(a), -3 * np.cos(a), 0.2), (0, 0, 0)) for a in angles])
+    solved, nobody, progress = solved_with(ring), [None] * len(ring), SilentProgress()
+    sources = [10 * i for i in range(len(ring))]
+    found = pipeline._align(solved, nobody, sources, CaptureSettings(), progress)
+    assert "capture.front_frame" in progress.warnings[0]
+    yaw = [camera_yaw(camera.transformed(found.similarity)) for camera in ring]
+    assert abs(yaw[0]) < 1e-6
+    settings = CaptureSettings(front_frame=40, front_yaw=5.0)
+    progress = SilentProgress()
+    found = pipeline._align(solved, nobody, sources, settings, progress)
+    yaw = [camera_yaw(camera.transformed(found.similarity)) for camera in ring]
+    # Frame 40 is the fifth camera, 80 degrees to the person's left; then 5 degrees on.
+    np.testing.assert_allclose(np.degrees(yaw[4]), -5.0, atol=1e-6)
+    np.testing.assert_allclose(np.degrees(yaw[0]), -85.0, atol=1e-6)
+    assert not any("front_frame" in note for note in progress.warnings)
+
+
+def test_a_front_frame_without_a_camera_is_replaced_and_said():
+    ring = looking([((np.sin(a), -np.cos(a), 0), (0, 0, 0)) for a in np.radians((0, 120, 240))])
+    progress = SilentProgress()
+    found = pipeline._align(
+        solved_with(ring), [None] * 3, [0, 10, 20], CaptureSettings(front_frame=12), progress
+    )
+    assert abs(camera_yaw(ring[1].transformed(found.similarity))) < 1e-6
+    assert any("frame 10 is the front" in note for note in progress.warnings)
 
 
 def test_a_new_run_takes_away_the_old_result_first(wall_folder, tmp_path, monkeypatch):

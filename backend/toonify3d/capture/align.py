@@ -13,7 +13,7 @@ World (``docs/architecture.md``): metres, Z up, the face looks along -Y, origin 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -103,8 +103,49 @@ def align_without_face(cameras: Sequence[Camera], size: float = 0.25) -> Alignme
     similarity = np.eye(4)
     similarity[:3, :3] = scale * rotation
     similarity[:3, 3] = -scale * rotation @ target + np.array([0.0, 0.0, 0.5 * size])
-    note = "No face was found: the first frame decides where the front is, and the scale is a guess"
+    note = (
+        "No face was found: the first frame is taken for the front, and the scale is a guess; give "
+        "the number of a frame that shows the front with capture.front_frame"
+    )
     return Alignment(similarity, None, float("nan"), 0, (note,))
+
+
+def turned(alignment: Alignment, angle: float) -> Alignment:
+    """The alignment with its front turned by ``angle`` radians towards the person's left."""
+    if angle == 0.0:
+        return alignment
+    # What was at this yaw comes to the front (-Y): the world turns the other way.
+    cos, sin = np.cos(-angle), np.sin(-angle)
+    turn = np.eye(4)
+    turn[:2, :2] = [[cos, -sin], [sin, cos]]
+    points = alignment.landmarks
+    return replace(
+        alignment,
+        similarity=turn @ alignment.similarity,
+        landmarks=None if points is None else points @ turn[:3, :3].T,
+    )
+
+
+def with_front(
+    alignment: Alignment, cameras: Sequence[Camera], sources: Sequence[int], front: int
+) -> Alignment:
+    """The alignment with the front where the user says.
+
+    Args:
+        alignment: By the face, or without one.
+        cameras: Cameras in the old world.
+        sources: Source index of each camera.
+        front: Source index of the frame that shows the front; the nearest that has a camera is
+            taken, and another note says so.
+    """
+    nearest = int(np.abs(np.asarray(sources) - front).argmin())
+    yaw = camera_yaw(cameras[nearest].transformed(alignment.similarity))
+    notes = tuple(note for note in alignment.notes if "front_frame" not in note)
+    if alignment.landmarks is None:
+        notes += ("No face was found: the scale is a guess",)
+    if sources[nearest] != front:
+        notes += (f"Frame {front} has no camera: frame {sources[nearest]} is the front instead",)
+    return replace(turned(alignment, yaw), notes=notes)
 
 
 def camera_yaw(camera: Camera) -> float:
@@ -208,6 +249,17 @@ def gravity(cameras: Sequence[Camera]) -> FloatArray:
         up = np.linalg.eigh(matrix)[1][:, 0]
         weights = 1.0 / (1.0 + (across @ up / 0.3) ** 2)
     return np.asarray(up * np.sign(up @ upward))
+
+
+def goes_round(cameras: Sequence[Camera], least: float = np.radians(40.0)) -> bool:
+    """Whether the cameras look at one place from directions at least ``least`` radians apart."""
+    target = look_at_point(cameras)
+    toward = target - np.stack([camera.center for camera in cameras])
+    directions = toward / np.maximum(np.linalg.norm(toward, axis=1, keepdims=True), 1e-12)
+    axes = np.stack([camera.c2w[:3, 2] for camera in cameras])
+    if float(np.median((directions * axes).sum(1))) < np.cos(np.radians(35.0)):
+        return False  # panning from one place: the axes meet behind the cameras or beside them
+    return bool((directions @ directions.T).min() < np.cos(least))
 
 
 def look_at_point(cameras: Sequence[Camera]) -> FloatArray:

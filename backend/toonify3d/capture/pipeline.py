@@ -17,16 +17,17 @@ from ..errors import InputError
 from ..files import write_bytes, write_image, write_json
 from ..progress import Progress, SubProgress
 from ..scene import ByteImage, Camera, FloatArray, Frame, Scene
-from .align import Alignment, align, align_without_face, camera_yaw
+from .align import Alignment, align, align_without_face, camera_yaw, goes_round, turned, with_front
 from .cameras import SolvedCameras, moved, solve_cameras, undistort
 from .depth import compute_depth
+from .feature_masks import check_features_setting, feature_masks
 from .hull import visual_hull
 from .landmarks import FaceLandmarker, FaceLandmarks
 from .masks import compute_masks
+from .object_start import circles_something
 from .posed import is_posed
 from .posed_frames import check_posed, solved_from_posed
 from .probe import probe
-from .segmentation import PersonSegmenter
 from .selection import FrameChoice, choose_frames
 from .settings import CaptureSettings
 from .user_data import check_mask_folder, exif_focal, user_masks
@@ -40,10 +41,12 @@ CHEST = -0.22
 are kept whole."""
 HIGHEST_CHEST = -0.12
 """The plane never rises above this, whatever the frames cut off: the neck has to stay."""
+NOBODY = (
+    "There is no face in the video, and the camera goes round nothing; film the head and shoulders "
+    "of one person from all around."
+)
 SEEN_BY = 0.9
 """Share of the frames that must see the body at the height of the chest plane."""
-PERSON_SHARE = 0.03
-"""Share of the picture that must be a person, in the median of some frames, without a face."""
 
 
 def check_source(source: Path, min_frames: int = 12) -> None:
@@ -86,6 +89,7 @@ def run_capture(
     """
     check_source(source, settings.min_frames)
     check_mask_folder(settings.masks)
+    check_features_setting(settings.features)
     _clear(root)
     report = _Report(progress)
     known: SolvedCameras | None = None
@@ -110,11 +114,16 @@ def run_capture(
             part,
             ordered=source.is_file(),
             focal=exif_focal(source),
+            pictures=_finer(source, choice, settings),
+            masks=feature_masks(
+                images, [given.get(i) for i in choice.indices], settings.features, part
+            ),
         )
         del images
     with report.step("alignment", 0.55, 0.57) as part:
         faces = [_undistorted(faces[i], solved) for i in solved.kept]
-        alignment = _align(solved, faces, settings, part)
+        sources = [choice.indices[i] for i in solved.kept]
+        alignment = _align(solved, faces, sources, settings, part)
         solved = moved(solved, alignment.similarity)
     with report.step("masks", 0.57, 0.8) as part:
         masks = _masks(solved, [given.get(choice.indices[i]) for i in solved.kept], settings, part)
@@ -199,11 +208,21 @@ def _load(source: Path, choice: FrameChoice, settings: CaptureSettings) -> list[
     return [image for index, image in decode(source, settings.long_side) if index in wanted]
 
 
+def _finer(
+    source: Path, choice: FrameChoice, settings: CaptureSettings
+) -> Iterator[ByteImage] | None:
+    """The pictures of an image folder as fine as cameras need them; None when they are already."""
+    if source.is_file() or settings.photo_side <= settings.long_side:
+        return None
+    wanted = set(choice.indices)
+    return (image for index, image in decode(source, settings.photo_side) if index in wanted)
+
+
 def _find_faces(images: Sequence[ByteImage], progress: Progress) -> list[FaceLandmarks | None]:
     """Landmarks of every frame.
 
     Raises:
-        InputError: No face in any frame, and nobody who could have one (``no_person``).
+        InputError: No face in any frame, and the camera goes round nothing (``no_person``).
     """
     landmarker = FaceLandmarker()
     try:
@@ -213,24 +232,9 @@ def _find_faces(images: Sequence[ByteImage], progress: Progress) -> list[FaceLan
             progress.update((index + 1) / len(images), "Looking for the face")
     finally:
         landmarker.close()
-    if not any(faces):
-        _check_person(images)
+    if not any(faces) and circles_something(images) is False:
+        raise InputError(NOBODY, "no_person")
     return faces
-
-
-def _check_person(images: Sequence[ByteImage]) -> None:
-    """Without any face: is anybody there at all?"""
-    with PersonSegmenter() as segmenter:
-        shares = [
-            float((segmenter.probability(image) > 0.6).mean())
-            for image in images[:: max(1, len(images) // 10)]
-        ]
-    if float(np.median(shares)) < PERSON_SHARE:
-        raise InputError(
-            "There is no person in the video; film the head and shoulders of one person from all "
-            "around.",
-            "no_person",
-        )
 
 
 def _undistorted(face: FaceLandmarks | None, solved: SolvedCameras) -> FaceLandmarks | None:
@@ -249,12 +253,23 @@ def _undistorted(face: FaceLandmarks | None, solved: SolvedCameras) -> FaceLandm
 def _align(
     solved: SolvedCameras,
     faces: Sequence[FaceLandmarks | None],
+    sources: Sequence[int],
     settings: CaptureSettings,
     progress: Progress,
 ) -> Alignment:
+    """Align by the face, without one by gravity and orbit; then the user's own front, if given.
+
+    Raises:
+        InputError: No face, and nothing that the cameras go round (``no_person``).
+    """
     alignment = align(solved.cameras, faces, settings.interpupillary_distance)
     if alignment is None:
+        if not goes_round(solved.cameras):
+            raise InputError(NOBODY, "no_person")
         alignment = align_without_face(solved.cameras)
+    if settings.front_frame >= 0:
+        alignment = with_front(alignment, solved.cameras, sources, settings.front_frame)
+    alignment = turned(alignment, np.radians(settings.front_yaw))
     for note in alignment.notes:
         progress.warn(note)
     return alignment

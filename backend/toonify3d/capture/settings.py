@@ -18,6 +18,17 @@ class CaptureSettings:
     """Fewer usable frames are an error."""
     long_side: int = 1024
     """Larger frames are scaled down to this long side in pixels."""
+    photo_side: int = 1600
+    """Long side in pixels at which the cameras of an image folder are found: photos are fewer and
+    farther apart than frames of a video, so they need finer features."""
+    features: str = "everywhere"
+    """Where cameras hold on: everywhere; "room" when the person moved while being filmed; "person"
+    when the background moves, or the person turned on a chair before a fixed camera."""
+    front_frame: int = -1
+    """Number of a frame (or image, from 0) that shows the head from the front, for heads without a
+    face that can be found; -1: the face decides, without one the first frame."""
+    front_yaw: float = 0.0
+    """Degrees by which to turn the front towards the person's left afterwards."""
     max_features: int = 4096
     """SIFT features per frame."""
     interpupillary_distance: float = 0.063

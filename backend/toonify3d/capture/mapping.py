@@ -1,0 +1,323 @@
+"""The steps of structure from motion with COLMAP: features, matches, mapping, refinement.
+
+:mod:`.cameras` strings them together. Every call into COLMAP runs on a thread of its own, so that
+progress and cancelling work meanwhile.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycolmap
+
+from ..errors import InputError
+from ..progress import Progress, SubProgress
+from .agreement import drop_wrong
+from .settings import CaptureSettings
+
+SEED = 0
+# Where features are blurred by upsampling is decided by the picture's size: below this long side
+# the first octave is the doubled picture (costs three times as much, gives twice the points).
+UPSAMPLE_BELOW = 800
+GOOD_SHARE = 0.95
+"""Share of the frames at which no other way of mapping is tried."""
+FEW_FEATURES = 1000
+"""With fewer features in the typical picture, fainter ones are taken too."""
+FAINT_PEAK = 0.003
+"""Contrast threshold of faint features (COLMAP's own: 0.0067): dark rooms, smooth surfaces."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the steps share.
+
+    Attributes:
+        folder: Working folder.
+        images: Folder of the pictures.
+        names: File names of the pictures in it, in input order.
+        long_side: Of the pictures, in pixels.
+        settings: See :class:`CaptureSettings`.
+        lens: COLMAP's camera parameters to start from, or empty.
+        ordered: Neighbours in the list are neighbours in space.
+        masks: Folder of masks ``NAME.png``, features only where they are not black; or None.
+    """
+
+    folder: Path
+    images: Path
+    names: list[str]
+    long_side: int
+    settings: CaptureSettings
+    lens: str = ""
+    ordered: bool = True
+    masks: Path | None = None
+
+    @property
+    def database(self) -> Path:
+        """COLMAP's database."""
+        return self.folder / "database.db"
+
+    @property
+    def threads(self) -> int:
+        """COLMAP's way to say how many threads."""
+        return self.settings.threads or -1
+
+
+def extract(work: Work, progress: Progress) -> None:
+    """Find features; where a sample of the pictures has few, faint ones as well."""
+    sample = work.names[:: max(1, len(work.names) // 6)]
+    trial = work.folder / "sample.db"
+    _extract(work, trial, sample, None, SubProgress(progress, 0.0, 0.1))
+    faint = feature_count(trial) < FEW_FEATURES
+    rest = SubProgress(progress, 0.1, 1.0)
+    _extract(work, work.database, work.names, FAINT_PEAK if faint else None, rest)
+
+
+def _extract(
+    work: Work, database: Path, names: list[str], peak: float | None, progress: Progress
+) -> None:
+    options = pycolmap.FeatureExtractionOptions()
+    options.use_gpu = bool(pycolmap.has_cuda)
+    options.num_threads = work.threads
+    options.sift.max_num_features = work.settings.max_features
+    options.sift.first_octave = -1 if work.long_side < UPSAMPLE_BELOW else 0
+    if peak is not None:
+        options.sift.peak_threshold = peak
+    reader = pycolmap.ImageReaderOptions()
+    reader.camera_model = "SIMPLE_RADIAL"
+    if work.lens:
+        reader.camera_params = work.lens
+    if work.masks is not None:
+        reader.mask_path = work.masks
+    _run(
+        pycolmap.extract_features,
+        progress,
+        "Cameras: finding features",
+        0.25 * len(names),
+        database_path=database,
+        image_path=work.images,
+        image_names=names,
+        camera_mode=pycolmap.CameraMode.SINGLE,
+        reader_options=reader,
+        extraction_options=options,
+    )
+
+
+def feature_count(path: Path) -> float:
+    """Median number of features of the pictures in a database."""
+    with pycolmap.Database.open(path) as database:
+        counts = [database.num_keypoints_for_image(i.image_id) for i in database.read_all_images()]
+    return float(np.median(counts))
+
+
+def check_features(work: Work) -> None:
+    """See whether there is anything to hold on to.
+
+    Raises:
+        InputError: ``plain_background``.
+    """
+    typical = round(feature_count(work.database))
+    if typical < 80:
+        raise InputError(
+            f"The pictures show too little texture to find the camera (about {typical} points to "
+            "hold on to in each); film in a lit room with things in the background, in focus.",
+            "plain_background",
+        )
+
+
+def match(work: Work, pairs: list[tuple[int, int]], progress: Progress) -> None:
+    """Match pairs of pictures (positions) and verify them geometrically.
+
+    Pictures in no order are few and far apart: there the found geometry guides a second, denser
+    matching (on 66 photos of a skull the verified pairs with 30 matches rose from 134 to 233).
+    """
+    listing = work.folder / "pairs.txt"
+    listing.write_text(
+        "".join(f"{work.names[i]} {work.names[j]}\n" for i, j in pairs), encoding="utf-8"
+    )
+    matching = pycolmap.FeatureMatchingOptions()
+    matching.use_gpu = bool(pycolmap.has_cuda)
+    matching.num_threads = work.threads
+    matching.guided_matching = not work.ordered
+    pairing = pycolmap.ImportedPairingOptions()
+    pairing.match_list_path = listing
+    verification = pycolmap.TwoViewGeometryOptions()
+    verification.ransac.random_seed = SEED
+    _run(
+        pycolmap.match_image_pairs,
+        progress,
+        "Cameras: matching frames",
+        0.012 * len(pairs),
+        database_path=work.database,
+        matching_options=matching,
+        pairing_options=pairing,
+        verification_options=verification,
+    )
+
+
+def find_model(work: Work, progress: Progress) -> Any:
+    """The model with the most trusted images of several tries, refined; None without any.
+
+    Incremental mapping first, global mapping second: it needs no first pair and joins parts that
+    hang together by few matches, but takes images in that do not belong (see :func:`drop_wrong`).
+    A bad first pair ends an incremental try after a few images and a second, so other starts are
+    cheap.
+    """
+    best, needed = None, GOOD_SHARE * len(work.names)
+    tries: list[Callable[[Progress], dict[int, Any]]] = [
+        lambda part: _incremental(work, part, 8.0),
+        lambda part: _global(work, part),
+        lambda part: _incremental(work, part, 16.0, retry=True),
+        lambda part: _incremental(work, part, 4.0, retry=True),
+    ]
+    for number, attempt in enumerate(tries):
+        part = SubProgress(progress, number / len(tries), (number + 1) / len(tries))
+        models = attempt(part).values()
+        if not models:
+            continue
+        model = max(models, key=lambda item: int(item.num_reg_images()))
+        refine(model, work, part)
+        if drop_wrong(model, work.database, work.long_side):
+            refine(model, work, part)
+        if best is None or model.num_reg_images() > best.num_reg_images():
+            best = model
+        if best.num_reg_images() >= needed:
+            break
+    return best
+
+
+def _incremental(
+    work: Work, progress: Progress, angle: float, retry: bool = False
+) -> dict[int, Any]:
+    options = pycolmap.IncrementalPipelineOptions()
+    options.num_threads = work.threads
+    options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = SEED
+    options.extract_colors = False
+    options.mapper.init_min_tri_angle = angle
+    options.multiple_models = retry
+    options.min_model_size = max(3, len(work.names) // 3) if retry else 3
+    # The final adjustment does this work better; here it only has to stay on track.
+    options.ba_global_frames_ratio = options.ba_global_points_ratio = 1.4
+    options.ba_global_max_refinements = 2
+    options.ba_local_max_refinements = 1
+    registered = 0
+
+    def count() -> None:
+        nonlocal registered
+        registered += 1
+
+    return _mapping(
+        work,
+        pycolmap.incremental_mapping,
+        progress,
+        lambda: registered / len(work.names),
+        options=options,
+        next_image_callback=count,
+    )
+
+
+def _global(work: Work, progress: Progress) -> dict[int, Any]:
+    options = pycolmap.GlobalPipelineOptions()
+    options.num_threads = work.threads
+    options.random_seed = SEED
+    return _mapping(work, pycolmap.global_mapping, progress, None, options=options)
+
+
+def _mapping(
+    work: Work,
+    function: Callable[..., dict[int, Any]],
+    progress: Progress,
+    fraction: Callable[[], float] | None,
+    **arguments: Any,
+) -> dict[int, Any]:
+    output = work.folder / "models"
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir()
+    found: dict[int, Any] = _run(
+        function,
+        progress,
+        "Cameras: solving",
+        0.5 * len(work.names),
+        fraction,
+        database_path=work.database,
+        image_path=work.images,
+        output_path=output,
+        **arguments,
+    )
+    return found
+
+
+def refine(model: Any, work: Work, progress: Progress) -> None:
+    """Final bundle adjustment: Cauchy loss, tracks of three or more, to convergence."""
+    for identifier in [i for i, p in model.points3D.items() if p.track.length() < 3]:
+        model.delete_point3D(identifier)
+    options = pycolmap.BundleAdjustmentOptions()
+    options.print_summary = False
+    ceres = options.ceres
+    ceres.use_gpu = False
+    ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    # Half a pixel at 560 pixels; features are about as exact as their picture is fine.
+    ceres.loss_function_scale = 0.5 * max(1.0, work.long_side / 1120)
+    ceres.solver_options.max_num_iterations = 80
+    ceres.solver_options.function_tolerance = 1e-7
+    ceres.solver_options.num_threads = work.threads
+    config = pycolmap.BundleAdjustmentConfig()
+    for identifier in model.reg_image_ids():
+        config.add_image(identifier)
+    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    adjuster = pycolmap.create_default_bundle_adjuster(options, config, model)
+    _run(adjuster.solve, progress, "Cameras: refining", 0.08 * len(work.names))
+    model.update_point_3d_errors()
+
+
+def _run(
+    function: Callable[..., Any],
+    progress: Progress,
+    message: str,
+    seconds: float,
+    fraction: Callable[[], float] | None = None,
+    **arguments: Any,
+) -> Any:
+    """Call into COLMAP on a thread, so that progress and cancelling work meanwhile.
+
+    COLMAP releases Python's lock, says nothing while it works, and stops at its own next chance
+    after a cancel. ``seconds`` is a guess that moves the progress bar where ``fraction`` is not
+    known.
+    """
+    pycolmap.logging.minloglevel = int(pycolmap.logging.ERROR.value)
+    pycolmap.set_random_seed(SEED)
+    token = None
+    if function.__name__ not in ("solve", "global_mapping"):
+        token = pycolmap.CancellationToken()
+        arguments["cancellation_token"] = token
+    outcome: list[Any] = []
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            outcome.append(function(**arguments))
+        except Exception as error:  # noqa: BLE001 - handed to the caller's thread
+            failure.append(error)
+
+    thread = threading.Thread(target=work, name="colmap", daemon=True)
+    thread.start()
+    elapsed, tick = 0.0, 0.2
+    try:
+        while thread.is_alive():
+            thread.join(tick)
+            elapsed += tick
+            done = fraction() if fraction else elapsed / (elapsed + seconds)
+            progress.update(min(done, 1.0), message)
+    except BaseException:
+        if token is not None:
+            token.cancel()
+        thread.join()
+        raise
+    if failure:
+        raise failure[0]
+    return outcome[0]
