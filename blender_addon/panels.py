@@ -103,11 +103,12 @@ def _draw_faults(box: bpy.types.UILayout, faults: list[Finding], verdict: str) -
         draw_text(part, item.what, icon=_FINDING_ICONS[item.severity])
         if item.severity == "hint" and grave:
             continue
-        rest = box.column(align=True)
-        rest.active = False
-        for text in (item.why, item.what_to_do):
-            if text:
-                draw_text(rest, text, icon="BLANK1")
+        why = box.column(align=True)
+        why.active = False
+        if item.why:
+            draw_text(why, item.why, icon="BLANK1")
+        if item.what_to_do:
+            draw_text(box, item.what_to_do, icon="FORWARD")
     row = box.row(align=True)
     row.operator("toonify3d.open_sheet", icon="IMAGE_DATA")
     if verdict == "warning":

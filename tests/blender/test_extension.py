@@ -170,11 +170,24 @@ def test_result_in_the_scene(extension_zip, tmp_path, version):
     assert result["untouched"], result["changed"]
     assert result["outline"] == ["SOLIDIFY"] and result["outline_off"] == 0
     assert result["style"] == pytest.approx([0.12, 0.06], abs=1e-4)
+    _one_slider_for_shape_and_colors(result)
+    assert len(result["rigs"]) == 3 and len({str(rig) for rig in result["rigs"].values()}) == 3
+    assert [len(rig) for rig in result["rigs"].values()] == [2, 3, 2]
+    assert result["turning"] == {"OBJECT": [True], "CAMERA": [False]} and result["rigs_gone"]
     assert result["reopened"][0].startswith("//") and result["reopened"][1]
     assert result["settings_kept"] == 32
     assert "damaged" in result["broken"] and result["broken_left"]
     assert result["undo"] == [1, 0]
     assert result["big"][0] > 200_000 and result["big"][1] < 1.0
+    assert result["big_normals_s"] < 1.0
+
+
+def _one_slider_for_shape_and_colors(result):
+    assert result["beside"] > 0.1  # the job's second style stands beside the first
+    assert result["style_mix"] == [[0.0, 1.0], [1.0, 0.0]]
+    person, stylized = result["style_colors"]
+    assert person[1] > 150 > 100 > person[0] and stylized[0] > 150 > 100 > stylized[1]
+    assert result["plain"] == {"obj": True, "fbx": True, "usd": True, "glb": "albedo"}
 
 
 def _inputs(folder):

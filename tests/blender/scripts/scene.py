@@ -214,6 +214,23 @@ out["video"] = video.stat().st_size if video.exists() else 0
 out["untouched"] = before == fingerprint()
 out["changed"] = [(a, b) for a, b in zip(before, fingerprint(), strict=True) if a != b]
 
+# Each light rig lights the head from its own sides; nothing of it stays.
+settings_class = turntable.TurntableSettings
+rigs, turning = {}, {}
+for light in ("SOFT", "STUDIO", "DRAMATIC"):
+    for turns in ("OBJECT", "CAMERA"):
+        made = turntable.build_turntable(
+            avatar, FOLDER / "rig", settings_class(light=light, turns=turns, size=31)
+        )
+        lamps = [item for item in made.collection.objects if item.type == "LIGHT"]
+        rigs[light] = sorted([round(v, 2) for v in lamp.location] for lamp in lamps)
+        turned = [item for item in made.collection.objects if item.animation_data is not None]
+        turning[turns] = [item.instance_collection is not None for item in turned]
+        assert made.render.resolution_x == 32  # H.264 takes even sizes only
+        turntable.remove_turntable(made)
+out["rigs"], out["turning"] = rigs, turning
+out["rigs_gone"] = before == fingerprint()
+
 # -- outline, style key --
 bpy.ops.toonify3d.outline()
 out["outline"] = [m.type for m in avatar.modifiers]
@@ -222,8 +239,9 @@ out["outline_off"] = len(avatar.modifiers)
 styled = FOLDER / "styles" / "keyed" / "result"
 flat = sphere(12, 24)[0] * np.float32(0.5)
 points, _ = write_result(styled, 12, 24, prior_vertices=flat)
-(styled / "photo_albedo.png").write_bytes((styled / "albedo.png").read_bytes())
+write_png(styled / "photo_albedo.png", np.full((64, 64, 3), (20, 230, 30), np.uint8))
 keyed = importer.import_result(scene, styled)
+out["beside"] = keyed.location.x
 
 
 def top(target):
@@ -238,6 +256,42 @@ def top(target):
 out["style"] = [top(keyed)]
 keyed["style"] = 0.0
 out["style"].append(top(keyed))
+
+
+def driven():
+    """What the one slider makes of both materials' mixes."""
+    graph = bpy.context.evaluated_depsgraph_get()
+    nodes = keyed.evaluated_get(graph).material_slots[0].material.node_tree.nodes
+    sockets = (nodes["Toon"].inputs["Style Mix"], nodes["Photo Mix"].inputs["Factor"])
+    return [socket.default_value for socket in sockets]
+
+
+# The same slider in colours: Cycles shows the photo's at 0, the stylized ones at 1.
+out["style_mix"] = [driven()]
+avatar.hide_render, keyed.location.x = True, 0.0
+camera.location.y = -0.3
+out["style_colors"] = [spots(image_of(scene))[0]]
+keyed["style"] = 1.0
+top(keyed)
+out["style_mix"].append(driven())
+out["style_colors"].append(spots(image_of(scene))[0])
+avatar.hide_render, camera.location.y = False, -0.6
+
+# Mixed colours do not keep exports from having the plain texture.
+bpy.context.view_layer.objects.active = keyed
+texts = {}
+for name in ("keyed.obj", "keyed.fbx", "keyed.usda", "keyed.glb"):
+    part("scene.export").export_avatar(bpy.context, keyed, FOLDER / "keyed" / name)
+mtl = (FOLDER / "keyed" / "keyed.mtl").read_text("utf-8")
+out["plain"] = {
+    "obj": "map_Kd albedo.png" in mtl,
+    "fbx": b"albedo.png" in (FOLDER / "keyed" / "keyed.fbx").read_bytes(),
+    "usd": "albedo.png" in (FOLDER / "keyed" / "keyed.usda").read_text("utf-8"),
+}
+data = (FOLDER / "keyed" / "keyed.glb").read_bytes()
+gltf = json.loads(data[20 : 20 + struct.unpack_from("<I", data, 12)[0]])
+index = gltf["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]["index"]
+out["plain"]["glb"] = gltf["images"][gltf["textures"][index]["source"]]["name"]
 
 # -- save, reopen --
 blend = FOLDER / "Ünï çødé.blend"
