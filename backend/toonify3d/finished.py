@@ -55,14 +55,27 @@ class FinishedStyle:
 
 
 def finished_style(job: Path, style: str | None) -> FinishedStyle:
-    """Read a finished style of a job.
+    """Read a finished style of a job; see :func:`finished_result`.
+
+    Raises:
+        InputError: Not there, not finished, more than one to choose from, or damaged.
+    """
+    name, folder, settings = finished_result(job, style)
+    return _read(name, folder, settings)
+
+
+def finished_result(job: Path, style: str | None) -> tuple[str, Path, dict[str, Any]]:
+    """Find a finished style of a job.
 
     Args:
         job: The job folder.
         style: Its name; may be None when only one is finished.
 
+    Returns:
+        Its name, its ``result`` folder and the asset settings it was made with.
+
     Raises:
-        InputError: No job, no such style, not finished, more than one to choose from, or damaged.
+        InputError: No job, no such style, not finished, or more than one to choose from.
     """
     folder = JobFolder(job)
     description = folder.description
@@ -83,7 +96,7 @@ def finished_style(job: Path, style: str | None) -> FinishedStyle:
     if style not in done:
         raise InputError(f"The style '{style}' is not finished; resume the job.", "not_finished")
     settings: dict[str, Any] = description["styles"][style]["settings"]["asset"]
-    return _read(style, folder.style(style) / "result", settings)
+    return style, folder.style(style) / "result", settings
 
 
 def _read(name: str, folder: Path, settings: dict[str, Any]) -> FinishedStyle:

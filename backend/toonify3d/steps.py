@@ -15,6 +15,7 @@ import numpy as np
 
 from .files import write_json
 from .plan import Style
+from .report_page.page import add_page
 from .resources import peak_rss_mb, peak_vram_mb
 from .service.job import JobFolder, StepRecord, finish_step, finished_step, versions
 from .service.reporter import Reporter
@@ -109,4 +110,6 @@ def write_report(
         },
         "versions": versions(),
     }
+    if style is not None:
+        report = add_page(report, folder, context.job, style.name)
     write_json(folder / "report.json", report)

@@ -84,3 +84,31 @@ def test_texture_lookup_hits_texel_centres():
     texture = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     uv = np.array([[0.5 / 4, 1 - 0.5 / 4], [3.5 / 4, 1 - 2.5 / 4]])
     assert np.allclose(sample_texture(texture, uv) * 255, [texture[0, 0], texture[2, 3]])
+
+
+def test_preview_shows_photo_exemplar_and_four_sides(fields):
+    from toonify3d.asset.preview import bust_cameras, preview_sheet, vertex_occlusion
+
+    field = ClippedField(fields.AnalyticField(fields.ball((0.0, 0, 0), 0.5)))
+    v, f = extract_level_set(field, 32, SilentProgress())
+    side = v[:, 1:2] < 0
+    colors = np.where(side, [220, 30, 30], [30, 30, 220]).astype(np.uint8)
+    item = Renderable(SurfaceMesh(v * 0.3, f, colors))
+    exemplar = np.full((90, 60, 3), (20, 200, 40), np.uint8)
+    sheet = preview_sheet(item, fields.scene(), exemplar, 96)
+    size, gap = 128, 4
+    assert sheet.shape == (2 * size + 3 * gap, 3 * size + 4 * gap, 3)
+
+    def middle(column, row):
+        return sheet[
+            gap + row * (size + gap) + size // 2, gap + column * (size + gap) + size // 2
+        ].astype(int)
+
+    assert np.abs(middle(0, 1) - [20, 200, 40]).max() <= 2
+    front, quarter, back = middle(1, 0), middle(2, 0), middle(2, 1)
+    assert front[0] > front[2] + 80 and quarter[0] > quarter[2] + 80 and back[2] > back[0] + 80
+    # The lower rim of a bust is never shown, its top always is.
+    for camera in bust_cameras(item.mesh, 64):
+        rows = camera.project(item.mesh.vertices)[0][:, 1]
+        assert rows.min() > 0 and rows.max() > 64
+    assert vertex_occlusion(item).min() > 0.99  # nothing shades a ball

@@ -11,9 +11,10 @@ silhouettes); and behind, where a ray is not used up yet.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -63,8 +64,8 @@ class FieldView:
     sections: int = 3
     colors: int = 1
     device: str = "cpu"
-    query: MeshQuery = field(init=False)
-    normals: FloatArray = field(init=False)
+    query: MeshQuery = dataclasses.field(init=False)
+    normals: FloatArray = dataclasses.field(init=False)
 
     @property
     def longest(self) -> float:

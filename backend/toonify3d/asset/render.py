@@ -31,6 +31,7 @@ class Renderable:
         uv: ``(N, 2)`` per atlas vertex; with ``texture``.
         uv_faces: ``(F, 3)`` atlas vertices; with ``texture``.
         device: Warp device.
+        occlusion: Share of the sky that each vertex sees ``(V,)``, for ``studio``; or None.
     """
 
     mesh: SurfaceMesh
@@ -38,6 +39,7 @@ class Renderable:
     uv: FloatArray | None = None
     uv_faces: IntArray | None = None
     device: str = "cpu"
+    occlusion: FloatArray | None = None
     query: MeshQuery = field(init=False)
     normals: FloatArray = field(init=False)
 
@@ -115,16 +117,19 @@ def render_view(
     if shading not in SHADINGS:
         raise ValueError(f"unknown shading {shading!r}")
 
-    def strip(fine: Camera) -> FloatArray:
-        hits, _ = _cast(item, fine)
-        seen = hits.face >= 0
-        out = np.zeros((len(seen), 4))
-        picked = Hits(hits.face[seen], hits.distance[seen], hits.weights[seen])
-        out[seen, :3] = _shade(item, picked, fine, shading)
-        out[seen, 3] = 1.0
-        return out
+    picture = render_strips(camera, antialias, lambda fine: strip_of_mesh(item, fine, shading))
+    return over_background(picture, background)
 
-    return over_background(render_strips(camera, antialias, strip), background)
+
+def strip_of_mesh(item: Renderable, camera: Camera, shading: str) -> FloatArray:
+    """Colour over black and coverage ``(H * W, 4)``, one ray per pixel of ``camera``."""
+    hits, _ = _cast(item, camera)
+    seen = hits.face >= 0
+    out = np.zeros((len(seen), 4))
+    picked = Hits(hits.face[seen], hits.distance[seen], hits.weights[seen])
+    out[seen, :3] = _shade(item, picked, camera, shading)
+    out[seen, 3] = 1.0
+    return out
 
 
 def over_background(
@@ -262,7 +267,33 @@ def _shade(item: Renderable, hits: Hits, camera: Camera, shading: str) -> FloatA
     if shading == "flat":
         return item.colors(hits)
     normals = interpolate(item.normals, item.mesh.faces, hits) @ camera.c2w[:3, :3]
-    return shade(None if shading in ("clay", "normal") else item.colors(hits), normals, shading)
+    albedo = None if shading in ("clay", "normal") else item.colors(hits)
+    if shading != "studio" or albedo is None:
+        return shade(albedo, normals, shading)
+    open_ = np.ones(len(normals))
+    if item.occlusion is not None:
+        open_ = interpolate(item.occlusion[:, None], item.mesh.faces, hits)[:, 0]
+    return studio_light(albedo, normals, open_)
+
+
+def studio_light(albedo: FloatArray, normals: FloatArray, open_: FloatArray) -> FloatArray:
+    """Colours ``(N, 3)`` as a studio shows them: a large key, a dome, a rim; nothing burns out.
+
+    Args:
+        albedo: sRGB ``(N, 3)`` in 0..1.
+        normals: ``(N, 3)`` in the camera's axes, any length.
+        open_: Share of the dome that is seen ``(N,)``.
+    """
+    normals = _unit(normals)
+    key = np.array([-0.55, -0.62, -0.56])
+    wrap = np.clip((normals @ key + 0.35) / 1.35, 0.0, 1.0)
+    dome = 0.5 - 0.5 * normals[:, 1]
+    light = open_ * (0.46 + 0.24 * dome) + (0.35 + 0.65 * open_) * 0.58 * wrap
+    rim = np.clip(1.0 + normals[:, 2], 0.0, 1.0) ** 4 * np.clip(0.4 - normals[:, 1], 0.0, 1.0)
+    linear = np.clip(albedo, 0, 1) ** 2.2 * light[:, None] * 1.02 + (0.10 * rim * open_)[:, None]
+    # A soft shoulder instead of clipping: bright skin keeps its hue.
+    linear = np.where(linear > 0.8, 0.8 + 0.2 * np.tanh((linear - 0.8) / 0.2), linear)
+    return np.asarray(np.clip(linear, 0, 1) ** (1 / 2.2))
 
 
 def shade(albedo: FloatArray | None, normals: FloatArray, shading: str) -> FloatArray:

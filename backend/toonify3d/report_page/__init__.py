@@ -1,0 +1,1 @@
+"""The page of a result: ``report.html``, one file that works offline."""
