@@ -189,3 +189,17 @@ def test_many_control_points_are_thinned_where_the_field_is_smooth() -> None:
     moved = torch.tensor(points + offsets, dtype=torch.float32)
     error = (lattice(moved) + torch.tensor(offsets, dtype=torch.float32)).norm(dim=1)
     assert float(error.max()) < 0.25 * float(np.linalg.norm(offsets, axis=1).max())
+
+
+def test_a_fine_network_adds_its_displacement_and_its_jacobian() -> None:
+    torch.manual_seed(0)
+    fine = Deformation(width=16, frequencies=5)
+    both = Deformation(width=16, fine=fine).double()
+    for part in (both.out, fine.out):
+        torch.nn.init.normal_(part.weight, std=0.1)
+    points = torch.rand(30, 3, dtype=torch.float64) - 0.5
+    coarse = Deformation(width=16).double()
+    coarse.load_state_dict({k: v for k, v in both.state_dict().items() if "fine" not in k})
+    value, jacobian = both.with_jacobian(points)
+    assert torch.allclose(value, coarse(points) + fine(points))
+    assert torch.allclose(jacobian, numeric_jacobian(both, points, 1e-6), atol=1e-5)

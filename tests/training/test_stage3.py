@@ -28,8 +28,8 @@ from toonify3d.training.discriminator import (
 )
 from toonify3d.training.palette import Posterize, cluster_colors, style_palette
 from toonify3d.training.stage3 import adapt_texture, load_avatar
-from toonify3d.training.surface_texture import side_frames
 from toonify3d.training.surface_cache import portrait_points
+from toonify3d.training.surface_texture import side_frames
 from toonify3d.training.view_rays import unit_projection
 
 torch.set_num_threads(1)

@@ -58,7 +58,7 @@ def track_to_prior(prior: _Levels, adapted: _Levels, y: Tensor, steps: int = TRA
         for _ in range(CORRECTIONS):
             gradient = prior.sdf_gradient(x)
             off = (prior.sdf(x) - wanted)[:, None]
-            x = x - _limited(off * gradient / _squared(gradient))
+            x = x - _limited(off * gradient / _squared(gradient), LONGEST_STEP)
         return x
 
 
@@ -73,9 +73,9 @@ def _squared(gradient: Tensor) -> Tensor:
     return gradient.square().sum(1, keepdim=True).clamp(min=0.05)
 
 
-def _limited(step: Tensor) -> Tensor:
+def _limited(step: Tensor, longest: float) -> Tensor:
     length = step.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    limited: Tensor = step * (LONGEST_STEP / length).clamp(max=1.0)
+    limited: Tensor = step * (longest / length).clamp(max=1.0)
     return limited
 
 
@@ -162,6 +162,7 @@ def project_to_surface(field: _Levels, points: Tensor, steps: int = 6) -> Tensor
     with torch.no_grad():
         for _ in range(steps):
             gradient = field.sdf_gradient(points)
-            points = points - _limited(field.sdf(points)[:, None] * gradient / _squared(gradient))
+            step = field.sdf(points)[:, None] * gradient / _squared(gradient)
+            points = points - _limited(step, 0.5)
         near = (field.sdf(points).abs() < 1e-3) & (points.norm(dim=1) < 1.0)
         return points[near]

@@ -257,6 +257,7 @@ class Deformation(nn.Module):
         width: Hidden width (method_anchors A6: 64).
         frequencies: Octaves of the positional encoding (A6: 3).
         depth: Hidden layers.
+        fine: A second network of more octaves that is added, or None.
     """
 
     def __init__(
@@ -265,9 +266,11 @@ class Deformation(nn.Module):
         width: int = 64,
         frequencies: int = 3,
         depth: int = 2,
+        fine: Deformation | None = None,
     ) -> None:
         super().__init__()
         self.initial = initial
+        self.fine = fine
         self.frequencies = frequencies
         encoded = 3 * (1 + 2 * frequencies)
         sizes = [encoded] + [width] * depth
@@ -291,7 +294,7 @@ class Deformation(nn.Module):
             # SiLU: smooth, so that normals are; four times as fast as tanh on a CPU.
             hidden = functional.silu(layer(hidden))
         value: Tensor = self.out(hidden)
-        return value
+        return value if self.fine is None else value + self.fine.residual(y)
 
     def residual_with_jacobian(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """The learned part and its Jacobian ``(N, 3, 3)``, ``J[n, i, j] = dd_i / dy_j``.
@@ -314,7 +317,11 @@ class Deformation(nn.Module):
             gate = torch.sigmoid(linear)
             hidden = linear * gate
             tangent = tangent * (gate + hidden * (1.0 - gate))[:, None, :]
-        return self.out(hidden), (tangent @ self.out.weight.T).transpose(1, 2)
+        value, jacobian = self.out(hidden), (tangent @ self.out.weight.T).transpose(1, 2)
+        if self.fine is not None:
+            more, more_jacobian = self.fine.residual_with_jacobian(y)
+            value, jacobian = value + more, jacobian + more_jacobian
+        return value, jacobian
 
     def with_jacobian(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """``d(y)`` ``(N, 3)`` and its Jacobian ``(N, 3, 3)``."""

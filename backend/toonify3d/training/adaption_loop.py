@@ -188,7 +188,10 @@ class AdaptionLoop:
         if number == 0:
             self._save(0)
         timer, started = Timer(CHECKPOINT_SECONDS), time.monotonic()
-        while number < steps:
+        while number < steps or not self._is_sound():
+            if number >= steps:
+                number = self._roll_back()
+                continue
             self._set_rate(cosine_factor(number / steps, self._final))
             values = self._step(number / steps)
             if values is None:
@@ -203,8 +206,6 @@ class AdaptionLoop:
             if watch is not None:
                 watch(number)
             number = self._report(number, steps, message)
-        if not self._is_sound():
-            raise TrainingError(_DIVERGED)
         return LoopResult(self._recent, self._seconds, self._rollbacks)
 
     def finish(self) -> None:

@@ -38,8 +38,14 @@ class GeometryAdaptionSettings:
     """Hidden width of the deformation network."""
     frequencies: int = 3
     """Octaves of its positional encoding; more can bend finer and folds sooner."""
+    fine_residual: bool = False
+    """Add a second deformation of more octaves once the coarse change has settled."""
+    fine_frequencies: int = 5
+    """Octaves of its positional encoding."""
+    fine_from: float = 0.6
+    """Share of the steps after which it learns."""
     learning_rate: float = 3e-3
-    """Peak learning rate of Adam; decays by a cosine to a twentieth."""
+    """Peak learning rate of Adam; decays by a cosine to ``lr_final``."""
     head_learning_rate: float = 2e-3
     """Peak learning rate of the head that lets colours follow the style."""
     color_warmup: float = 0.12

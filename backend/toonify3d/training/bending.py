@@ -62,7 +62,12 @@ class GeometryAdaption:
         reach = max(8, views[0].image.shape[1] // 12) if views else 8
         self.rays = ViewRays(scene, views, device, edge=max(3, reach // 5), reach=reach)
         torch.manual_seed(settings.seed)
-        self.deformation = Deformation(lattice, settings.width, settings.frequencies).to(device)
+        fine = None
+        if settings.fine_residual:
+            fine = Deformation(None, settings.width, settings.fine_frequencies)
+        self.deformation = Deformation(lattice, settings.width, settings.frequencies, fine=fine).to(
+            device
+        )
         self.coarse = CoarseDistance(prior, settings.coarse_resolution)
         self.coarse.refresh(self.deformation)
         self._band = self.coarse.band(0.06)
@@ -110,6 +115,7 @@ class GeometryAdaption:
             "width": self.deformation.out.in_features,
             "frequencies": self.deformation.frequencies,
             "depth": len(self.deformation.hidden),
+            "fine": None if self.deformation.fine is None else self.deformation.fine.frequencies,
             "deformation": self.deformation.state_dict(),
             "head": self.head.state_dict(),
         }
@@ -125,6 +131,8 @@ class GeometryAdaption:
     def losses(self, fraction: float) -> tuple[Tensor, dict[str, float]]:
         """Eq. 9 on one batch, ``fraction`` 0 to 1 of the way through the run."""
         settings = self.settings
+        if self.deformation.fine is not None:
+            self.deformation.fine.requires_grad_(fraction >= settings.fine_from)
         if self._calls % REFRESH == 0:
             self.coarse.refresh(self.deformation)
         self._calls += 1
@@ -231,7 +239,10 @@ def load_bend(
     lattice = None
     if state["lattice"] is not None:
         lattice = DisplacementLattice(**state["lattice"])
-    deformation = Deformation(lattice, state["width"], state["frequencies"], state["depth"])
+    fine = None
+    if state.get("fine") is not None:
+        fine = Deformation(None, state["width"], state["fine"])
+    deformation = Deformation(lattice, state["width"], state["frequencies"], state["depth"], fine)
     deformation.load_state_dict(state["deformation"])
     head = None
     if "head" in state:

@@ -49,7 +49,8 @@ def mask_loss(
 ) -> torch.Tensor:
     """Eq. 6: binary cross entropy of the accumulated density ``(R,)`` with the mask ``(R,)``."""
     clipped = rendered.clamp(1e-3, 1.0 - 1e-3)
-    entropy = torch.nn.functional.binary_cross_entropy(clipped, observed, reduction="none")
+    # Written out: torch's own raises on NaN, which training wants to see and step back from.
+    entropy = -(observed * clipped.log() + (1.0 - observed) * (1.0 - clipped).log())
     if weight is None:
         return entropy.mean()
     return (entropy * weight).sum() / (weight.sum() + 1e-5)

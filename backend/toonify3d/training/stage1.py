@@ -17,7 +17,7 @@ from ..scene import Frame, Scene
 from ..snr.encoding import HashEncoding
 from ..snr.guide import Guide
 from ..snr.prior import Prior
-from .checkpoint import Timer, load_checkpoint, save_checkpoint
+from .checkpoint import Timer, check_optimizer_state, cloned, load_checkpoint, save_checkpoint
 from .corrections import FrameCorrections
 from .data import RayBank, split_frames
 from .schedule import active_levels, learning_rate_factor, sharpness, stereo_weight, view_strength
@@ -53,11 +53,26 @@ def train_prior(
     if state is not None and not _same_run(state, settings):
         state = None
     if state is not None and state["done"]:
-        return _finished(state, device)
+        try:
+            return _finished(state, device)
+        except _FOREIGN:
+            progress.warn(_ANEW)
+            state = None
     trainer = PriorTrainer(scene, folder, settings, torch.device(device), progress)
     if state is not None:
-        trainer.restore(state)
+        try:
+            check_optimizer_state(trainer.optimizer, state["optimizer"])
+            trainer.restore(state)
+        except _FOREIGN:
+            # A module takes what fits before it complains about the rest: begin with a new one.
+            progress.warn(_ANEW)
+            trainer = PriorTrainer(scene, folder, settings, torch.device(device), progress)
     return trainer.run()
+
+
+# What reading a checkpoint of other code can raise.
+_FOREIGN = (KeyError, ValueError, TypeError, RuntimeError, AttributeError)
+_ANEW = "Stage I: the checkpoint was written by another version; training starts anew."
 
 
 def load_prior(folder: Path, device: str) -> Prior:
@@ -67,9 +82,12 @@ def load_prior(folder: Path, device: str) -> Prior:
         InputError: There is no readable checkpoint (``code="no_prior"``).
     """
     state = load_checkpoint(folder, device)
-    if state is None:
-        raise InputError(f"No trained prior in {folder}; run stage I first.", code="no_prior")
-    return _finished(state, device)
+    try:
+        if state is not None:
+            return _finished(state, device)
+    except _FOREIGN:
+        pass
+    raise InputError(f"No trained prior in {folder}; run stage I first.", code="no_prior")
 
 
 def _finished(state: dict[str, Any], device: str) -> Prior:
@@ -86,7 +104,11 @@ def _comparable(settings: PriorSettings) -> dict[str, Any]:
 
 
 def _same_run(state: dict[str, Any], settings: PriorSettings) -> bool:
-    return bool(state.get("format") == FORMAT and state["settings"] == _comparable(settings))
+    return bool(
+        state.get("format") == FORMAT
+        and isinstance(state.get("done"), bool)
+        and state.get("settings") == _comparable(settings)
+    )
 
 
 class PriorTrainer:
@@ -186,6 +208,8 @@ class PriorTrainer:
                     self.save()
                 if preview.due():
                     self.progress.preview(self._preview())
+                if self.step == self.settings.steps and not self._is_sound():
+                    self._step_back()
         except CancelledError:
             self.save()
             raise
@@ -220,7 +244,7 @@ class PriorTrainer:
         factor = learning_rate_factor(step, settings) * self.lr_scale
         for group in self.optimizer.param_groups:
             group["lr"] = group["base"] * factor
-        if step % SNAPSHOT_STEPS == 0:
+        if step % SNAPSHOT_STEPS == 0 and self._is_sound():
             self._snapshot = self._state(done=False)
         if step and step % settings.guide_interval == 0:
             self.guide.refresh(self.prior.sdf)
@@ -237,6 +261,10 @@ class PriorTrainer:
             return False
         self._smooth = value if self._smooth is None else 0.98 * self._smooth + 0.02 * value
         return True
+
+    def _is_sound(self) -> bool:
+        """Whether all parameters are finite (a finite loss may have infinite gradients)."""
+        return all(bool(torch.isfinite(p).all()) for p in self.prior.parameters())
 
     def _step_back(self) -> None:
         self.retries += 1
@@ -340,8 +368,9 @@ class PriorTrainer:
     # -- state ------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write the checkpoint."""
-        save_checkpoint(self.folder, self._state(done=False))
+        """Write the checkpoint (not one with broken parameters: the older one stays)."""
+        if self._is_sound():
+            save_checkpoint(self.folder, self._state(done=False))
 
     def _state(self, done: bool) -> dict[str, Any]:
         if not self.settings.learn_inv_s:
@@ -352,8 +381,8 @@ class PriorTrainer:
             "format": FORMAT,
             "done": done,
             "settings": _comparable(self.settings),
-            "prior": _cloned(self.prior.export_state()),
-            "corrections": _cloned(self.corrections.state_dict()),
+            "prior": cloned(self.prior.export_state()),
+            "corrections": cloned(self.corrections.state_dict()),
             "step": self.step,
             "seconds": self.seconds,
             "history": list(self.history),
@@ -362,7 +391,7 @@ class PriorTrainer:
             "rays": self.rays,
         }
         if not done:
-            state["optimizer"] = _cloned(self.optimizer.state_dict())
+            state["optimizer"] = cloned(self.optimizer.state_dict())
             state["generator"] = self.generator.get_state().clone()
             state["guide"] = self.guide.values.clone()
         return state
@@ -371,7 +400,7 @@ class PriorTrainer:
         """Go on from what :meth:`save` wrote."""
         self.prior.load_state_dict(state["prior"]["parameters"])
         self.corrections.load_state_dict(state["corrections"])
-        self.optimizer.load_state_dict(_cloned(state["optimizer"]))
+        self.optimizer.load_state_dict(cloned(state["optimizer"]))
         self.generator.set_state(state["generator"].cpu())
         self.guide.values.copy_(state["guide"])
         self.step = int(state["step"])
@@ -380,14 +409,4 @@ class PriorTrainer:
         self.retries = int(state["retries"])
         self.lr_scale = float(state["lr_scale"])
         self.rays = int(state["rays"])
-
-
-def _cloned(value: Any) -> Any:
-    """A copy of nested dicts and lists whose tensors no later step changes."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().clone()
-    if isinstance(value, dict):
-        return {key: _cloned(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_cloned(item) for item in value]
-    return value
+        self._snapshot = state

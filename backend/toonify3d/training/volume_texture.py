@@ -56,7 +56,7 @@ class VolumeRendering:
     def __init__(self, geometry: StylizedShape, settings: TextureAdaptionSettings) -> None:
         self.geometry, self.settings = geometry, settings
         fields = appearance_source(geometry)
-        self.inv_s = float(fields.inv_s)
+        self.inv_s = float(fields.inv_s.detach())
         self.guide: Guide | None = None
         if settings.sampler == "guided":
             self.guide = Guide.from_field(geometry.sdf, GUIDE_SIDE, 0.0, geometry.device)
@@ -212,13 +212,8 @@ class VolumeAdaption:
         return drawn[1]
 
     def render(self, rays: Rays) -> tuple[Tensor, Tensor]:
-        """Eq. 10: accumulated ``s * c_tex`` ``(R, 3)``, and ``s`` of its samples ``(M, 3)``."""
-        weight, ray, surface, points = self.rendering.weigh(rays, self.generator)
-        along = rays.direction[ray]
-        shade: Tensor = self.reflection(points, surface.gradient, along, surface.feature)
-        seen = shade * self.texture(points, surface.feature)
-        color = torch.zeros_like(rays.direction).index_add(0, ray, weight[:, None] * seen)
-        return color, shade
+        """See :func:`reflected_color`."""
+        return reflected_color(self.rendering, self.reflection, self.texture, rays, self.generator)
 
     def shrink(self) -> int | None:
         """See :class:`.adaption_loop.Adaption`."""
@@ -279,6 +274,21 @@ class VolumeAdaption:
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+
+
+def reflected_color(
+    rendering: VolumeRendering,
+    reflection: AppearanceReflection,
+    texture: VolumeTexture,
+    rays: Rays,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor]:
+    """Eq. 10: accumulated ``s * c_tex`` of the rays ``(R, 3)``, and ``s`` of the samples."""
+    weight, ray, surface, points = rendering.weigh(rays, generator)
+    shade: Tensor = reflection(points, surface.gradient, rays.direction[ray], surface.feature)
+    seen = shade * texture(points, surface.feature)
+    color = torch.zeros_like(rays.direction).index_add(0, ray, weight[:, None] * seen)
+    return color, shade
 
 
 def appearance_source(geometry: StylizedShape) -> Prior:

@@ -1,0 +1,271 @@
+"""The paper's Table 3 on a style whose deformation is known (``captures/lps/known_style``).
+
+    python benchmarks/ablations.py --data ../shared/data --out /tmp/ablations            # all rows
+    python benchmarks/ablations.py --data ../shared/data --out /tmp/ablations --row full no_ga
+    python benchmarks/ablations.py --out /tmp/ablations --table                          # print it
+
+True cameras and masks, so that only the fields are judged. Every row keeps its folder and its
+figures under ``--out``; a finished row is not run again, a stopped one goes on. ``--share 0.3``
+runs every stage with 0.3 of its steps. Instead of the paper's FID (which needs downloaded weights
+and thousands of pictures) a row is judged by the truth itself: distance of the surface to the known
+deformed mesh, in percent of its box diagonal, over what a camera sees and over the sides no
+portrait shows; and foreground PSNR of ten views none of which was trained on. Rows of the scheme as
+published (``finetune ...``) use the fast networks with guided samples.
+
+Cost with the ``preview`` preset on two idle cores: a prior about 100 s, other rows 75 to 110 s,
+``no_prior`` and ``joint`` about 60 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from toonify3d.asset.pipeline import extract_mesh
+from toonify3d.asset.settings import AssetSettings
+from toonify3d.capture.depth import compute_depth
+from toonify3d.capture.settings import DepthSettings
+from toonify3d.evaluation.ground_truth import scene_from_ground_truth
+from toonify3d.evaluation.images import foreground_psnr
+from toonify3d.evaluation.surface import evaluate_surface, load_true_mesh
+from toonify3d.files import read_image, write_image, write_json
+from toonify3d.portrait2d.folder import load_folder_views
+from toonify3d.portrait2d.settings import StylizeSettings
+from toonify3d.progress import SilentProgress
+from toonify3d.raycast import MeshQuery
+from toonify3d.scene import ByteImage, Scene, StylizedView
+from toonify3d.settings import preset_settings
+from toonify3d.snr.avatar import StylizedAvatar
+from toonify3d.snr.prior import Prior
+from toonify3d.snr.rendering import render_view
+from toonify3d.training.adaption_settings import GeometryAdaptionSettings, TextureAdaptionSettings
+from toonify3d.training.settings import PriorSettings
+from toonify3d.training.stage1 import load_prior, train_prior
+from toonify3d.training.stage2 import adapt_geometry
+from toonify3d.training.stage3 import adapt_texture
+
+CELLS = AssetSettings(resolution=192, faces=0, face_detail=1.0)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        title: As it is printed.
+        settings: What a user would type after ``--set`` (geometry and texture settings).
+        prior: Which prior it starts from.
+        portraits: Most stylized frames, 0 for all.
+    """
+
+    title: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    prior: str = "prior"
+    portraits: int = 0
+
+
+PUBLISHED = {"geometry.method": "finetune", "texture.rendering": "volume"}
+ROWS = {
+    "full": Row("full"),
+    "no_mvs": Row("without MVS guidance", prior="prior_no_mvs"),
+    "no_ga": Row("without geometry adaption", {"geometry.adapt": False}),
+    "no_ta": Row("without texture adaption", {"texture.adapt": False}),
+    "no_prior": Row("without prior", {"geometry.from_prior": False}),
+    "finetune": Row("finetune (scheme as published)", PUBLISHED),
+    "joint": Row("finetune, without PSA (joint)", PUBLISHED | {"geometry.joint": True}),
+    "finetune_no_ta": Row("finetune, without TA", PUBLISHED | {"texture.adapt": False}),
+    "frames_4": Row("4 stylized frames", portraits=4),
+    "frames_8": Row("8 stylized frames", portraits=8),
+    "fine": Row("full + fine residual", {"geometry.fine_residual": True}),
+}
+PRIORS = {"prior": {}, "prior_no_mvs": {"weight_mvs": 0.0}}
+
+
+class Bench:
+    """Data and settings that the rows share.
+
+    Args:
+        options: The command line.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.out: Path = options.out
+        self.share: float = options.share
+        self.preset: str = options.preset
+        self.given: Path | None = options.prior
+        self.capture = options.data / "captures" / "lps"
+        self.known = self.capture / "known_style"
+        root = self.out / "scene"
+        done = (root / "cameras.json").exists()
+        self.scene = Scene.load(root) if done else scene_from_ground_truth(self.capture, root)
+
+    def prior(self, name: str) -> Prior:
+        """Stage I, trained when it is not there."""
+        settings: PriorSettings = preset_settings(self.preset)[0].prior
+        settings = replace(settings, steps=self._steps(settings.steps), **PRIORS[name])
+        if name == "prior" and not (self.scene.root / "depth").exists() and self.given is None:
+            compute_depth(self.scene, DepthSettings(), "cpu", SilentProgress())
+        if self.given is not None:
+            return load_prior(self.given, "cpu")
+        return train_prior(self.scene, self.out / name, settings, "cpu", SilentProgress())
+
+    def settings(self, row: Row) -> tuple[GeometryAdaptionSettings, TextureAdaptionSettings]:
+        """Stage II and III settings of a row."""
+        style = preset_settings(self.preset)[1]
+        groups = {"geometry": style.geometry, "texture": style.texture}
+        for name, value in row.settings.items():
+            group, _, item = name.partition(".")
+            groups[group] = replace(groups[group], **{item: value})  # type: ignore[type-var]
+        geometry, texture = groups["geometry"], groups["texture"]
+        assert isinstance(geometry, GeometryAdaptionSettings)
+        assert isinstance(texture, TextureAdaptionSettings)
+        steps = (
+            geometry.steps if geometry.from_prior else preset_settings(self.preset)[0].prior.steps
+        )
+        return (
+            replace(geometry, steps=self._steps(steps)),
+            replace(texture, steps=self._steps(texture.steps)),
+        )
+
+    def _steps(self, steps: int) -> int:
+        return max(10, round(self.share * steps))
+
+    def views(self, count: int) -> list[StylizedView]:
+        """The known portraits; ``count`` of them, evenly over front and back (0: all)."""
+        made = load_folder_views(
+            self.scene, self.known / "portraits2d", None, StylizeSettings(), SilentProgress()
+        ).views
+        if not count:
+            return made
+        front = [view for view in made if abs(view.frame.yaw) < 1.0]
+        back = [view for view in made if abs(view.frame.yaw) >= 1.0]
+        return _even(front, (count + 1) // 2) + _even(back, count // 2)
+
+    def run(self, name: str) -> dict[str, Any]:
+        """One row: train (or go on, or load) and judge."""
+        row, folder = ROWS[name], self.out / name
+        figures = folder / "figures.json"
+        if figures.exists():
+            return dict(json.loads(figures.read_text(encoding="utf-8")))
+        prior = self.prior(row.prior)
+        views = self.views(row.portraits)
+        geometry_settings, texture_settings = self.settings(row)
+        started, cpu = time.monotonic(), time.process_time()
+        geometry = adapt_geometry(
+            self.scene,
+            prior,
+            views,
+            None,
+            folder / "geometry",
+            geometry_settings,
+            "cpu",
+            SilentProgress(),
+        )
+        palette = np.concatenate([view.image[view.mask > 200] for view in views])
+        avatar = adapt_texture(
+            self.scene,
+            geometry,
+            views,
+            palette,
+            folder / "texture",
+            texture_settings,
+            "cpu",
+            SilentProgress(),
+        )
+        result: dict[str, Any] = {
+            "title": row.title,
+            "share": self.share,
+            "portraits": len(views),
+            "wall_s": round(time.monotonic() - started, 1),
+            "cpu_s": round(time.process_time() - cpu, 1),
+        }
+        result |= self.judge(avatar, folder)
+        write_json(figures, result)
+        return result
+
+    def judge(self, avatar: StylizedAvatar, folder: Path) -> dict[str, Any]:
+        """Surface and novel views against the truth; leaves ``views.png``."""
+        mesh = extract_mesh(avatar, self.scene, CELLS, SilentProgress())
+        surface = evaluate_surface(mesh, self.scene, self.known / "gt", samples=20_000)
+        truth = load_true_mesh(self.known / "gt")
+        caster = MeshQuery(truth.vertices, truth.faces)
+        frames = {frame.source_index: frame for frame in self.scene.frames}
+        values, yaws, sheet = [], [], []
+        for path in sorted((self.known / "views").glob("*.png")):
+            frame = frames[int(path.stem)]
+            wanted: ByteImage = read_image(path, cv2.IMREAD_COLOR)[..., ::-1]
+            ours = render_view(avatar, frame.camera, self.scene.normalization).color
+            values.append(foreground_psnr(ours, wanted, caster.depth(frame.camera) > 0))
+            yaws.append(frame.yaw)
+            sheet.append(np.concatenate([wanted, ours]))
+        write_image(folder / "views.png", np.ascontiguousarray(np.concatenate(sheet[::2], axis=1)))
+        sides = surface["truth_to_result"]["sides"]
+        seen = surface["truth_to_result"]["visible"]
+        return {
+            "median": seen["median"],
+            "p95": seen["p95"],
+            "mean": seen["mean"],
+            "sides_mean": sides["mean"],
+            "back_median": surface["result_to_truth"]["visible"]["median"],
+            "psnr_mean": float(np.mean(values)),
+            "psnr_worst": float(np.min(values)),
+            "psnr": dict(zip([f"{yaw:.2f}" for yaw in yaws], values, strict=True)),
+        }
+
+
+def _even(views: list[StylizedView], count: int) -> list[StylizedView]:
+    views = sorted(views, key=lambda view: view.frame.yaw)
+    if len(views) <= count:
+        return views
+    return [views[int((i + 0.5) * len(views) / count)] for i in range(count)]
+
+
+def table(out: Path) -> list[dict[str, Any]]:
+    """Print and return the finished rows."""
+    rows = []
+    for name in ROWS:
+        path = out / name / "figures.json"
+        if path.exists():
+            rows.append(json.loads(path.read_text(encoding="utf-8")))
+    print(
+        f"{'':34} {'median':>7} {'p95':>7} {'mean':>7} {'sides':>7} {'PSNR':>6} {'worst':>6}"
+        f" {'wall s':>7}"
+    )
+    for row in rows:
+        print(
+            f"{row['title']:34} {row['median']:7.3f} {row['p95']:7.3f} {row['mean']:7.3f}"
+            f" {row['sides_mean']:7.3f} {row['psnr_mean']:6.2f} {row['psnr_worst']:6.2f}"
+            f" {row['wall_s']:7.1f}"
+        )
+    return rows
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--preset", default="preview")
+    parser.add_argument("--row", nargs="*", choices=sorted(ROWS), default=list(ROWS))
+    parser.add_argument("--share", type=float, default=1.0, help="share of the preset's steps")
+    parser.add_argument("--prior", type=Path, help="a finished stage I to use for every row")
+    parser.add_argument("--table", action="store_true", help="only print what is finished")
+    options = parser.parse_args()
+    if not options.table:
+        bench = Bench(options)
+        for name in options.row:
+            print(name, json.dumps(bench.run(name)), flush=True)
+    write_json(options.out / "ablations.json", table(options.out))
+
+
+if __name__ == "__main__":
+    main()

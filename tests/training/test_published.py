@@ -1,0 +1,370 @@
+"""Stages II and III as published, the way back to the person, and the ablation switches."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from analytic_head import BallPrior, KnownBend, make_scene, portraits
+
+from toonify3d.errors import CancelledError, InputError
+from toonify3d.progress import SilentProgress
+from toonify3d.scene import Normalization
+from toonify3d.settings import preset_settings
+from toonify3d.snr.adapted import AdaptedGeometry, project_to_surface, track_to_prior
+from toonify3d.snr.avatar import StylizedGeometry
+from toonify3d.snr.fields import FieldSettings
+from toonify3d.snr.prior import Prior
+from toonify3d.snr.volume_texture import AppearanceReflection, VolumeTexture
+from toonify3d.training.adaption_settings import (
+    PAPER_GEOMETRY,
+    PAPER_TEXTURE,
+    GeometryAdaptionSettings,
+    TextureAdaptionSettings,
+)
+from toonify3d.training.finetune import FieldFinetune
+from toonify3d.training.stage2 import adapt_geometry, load_geometry
+from toonify3d.training.stage3 import adapt_texture, load_avatar
+from toonify3d.training.view_rays import PatchRays
+from toonify3d.training.volume_texture import VolumeAdaption
+
+torch.set_num_threads(1)
+
+YAWS = (-0.18, 0.0, 0.18, math.pi)
+FREQUENCY = FieldSettings(
+    encoding="frequency",
+    octaves=3,
+    direction_octaves=2,
+    geometry_layers=3,
+    geometry_width=48,
+    geometry_skip=2,
+    features=16,
+    appearance_layers=2,
+    appearance_width=32,
+    activation="softplus",
+    share_encoding=False,
+    weight_norm=True,
+)
+GRID = FieldSettings(levels=3, base_resolution=8, finest_resolution=32, log2_table=12)
+HIERARCHICAL = GeometryAdaptionSettings(
+    method="finetune",
+    steps=60,
+    rays=64,
+    sampler="hierarchical",
+    coarse_samples=16,
+    fine_samples=16,
+    field_learning_rate=4e-3,
+    learn_inv_s=True,
+    coarse_resolution=32,
+)
+VOLUME = TextureAdaptionSettings(
+    rendering="volume",
+    steps=90,
+    rays=160,
+    sampler="hierarchical",
+    coarse_samples=16,
+    fine_samples=16,
+    layers=2,
+    width=32,
+    patch=8,
+    patches=1,
+    volume_learning_rate=6e-3,
+    warm_steps=60,
+    discriminator_weight=0.05,
+    discriminator_every=1,
+)
+
+
+class Ball(BallPrior):
+    """A ball of any radius and place."""
+
+    def __init__(self, radius: float, center: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> None:
+        self.radius, self.center = radius, torch.tensor(center)
+
+    def sdf(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - self.center).norm(dim=1) - self.radius
+
+    def sdf_gradient(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(x - self.center, dim=1)
+
+
+@pytest.fixture(scope="module")
+def captured(tmp_path_factory: pytest.TempPathFactory):
+    scene = make_scene(tmp_path_factory.mktemp("scene"), size=64)
+    return scene, portraits(scene, KnownBend(), YAWS)
+
+
+def sphere_prior(fields: FieldSettings) -> Prior:
+    """An untrained prior: by its initialisation about a ball of radius 0.5."""
+    torch.manual_seed(0)
+    prior = Prior(fields, Normalization(np.zeros(3), 1.0))
+    with torch.no_grad():
+        prior.variance.fill_(math.log(120.0) / 10.0)
+    return prior.eval()
+
+
+def bent_front() -> torch.Tensor:
+    torch.manual_seed(0)
+    ray = torch.nn.functional.normalize(torch.randn(1500, 3), dim=1)
+    truth = StylizedGeometry(BallPrior(), KnownBend())
+    points = 0.5 * ray
+    for _ in range(25):
+        points = points - truth.sdf(points)[:, None] * ray
+    return points[ray[:, 1] < -0.6]
+
+
+# -- the way back ---------------------------------------------------------------------------------
+
+
+def test_level_sets_of_balls_are_followed_along_the_radius() -> None:
+    torch.manual_seed(0)
+    ray = torch.nn.functional.normalize(torch.randn(200, 3), dim=1)
+    for offset in (-0.02, 0.0, 0.03):
+        back = track_to_prior(Ball(0.5), Ball(0.6), (0.6 + offset) * ray)
+        torch.testing.assert_close(back, (0.5 + offset) * ray, atol=1e-5, rtol=0)
+
+
+def test_a_shifted_ball_leads_back_to_the_ball() -> None:
+    torch.manual_seed(0)
+    center = (0.04, -0.06, 0.0)
+    ray = torch.nn.functional.normalize(torch.randn(400, 3), dim=1)
+    moved = Ball(0.45, center)
+    surface = 0.45 * ray + torch.tensor(center)
+    back = track_to_prior(Ball(0.5), moved, surface)
+    assert float(Ball(0.5).sdf(back).abs().max()) < 1e-5
+    # Neighbours stay neighbours and the motion is no longer than the shapes are apart.
+    assert float((back - surface).norm(dim=1).max()) < 0.05 + 0.0722
+    assert float((torch.nn.functional.normalize(back, dim=1) * ray).sum(1).min()) > 0.97
+
+
+def test_projection_keeps_only_what_reaches_the_surface() -> None:
+    torch.manual_seed(0)
+    points = project_to_surface(Ball(0.4), torch.rand(500, 3) * 2 - 1)
+    assert len(points) > 300
+    assert float((points.norm(dim=1) - 0.4).abs().max()) < 1e-3
+
+
+# -- stage II -------------------------------------------------------------------------------------
+
+
+def test_finetuning_reaches_the_portraits_and_knows_its_way_back(captured, tmp_path: Path) -> None:
+    scene, views = captured
+    prior = sphere_prior(FREQUENCY)
+    geometry = adapt_geometry(
+        scene, prior, views, None, tmp_path, HIERARCHICAL, "cpu", SilentProgress()
+    )
+    assert isinstance(geometry, AdaptedGeometry)
+    points = bent_front()
+    with torch.no_grad():
+        before, after = prior.sdf(points).abs().mean(), geometry.sdf(points).abs().mean()
+    assert float(after) < 0.7 * float(before)
+    surface = project_to_surface(geometry, torch.rand(400, 3) - 0.5)
+    with torch.no_grad():
+        assert float(prior.sdf(geometry.to_prior(surface)).abs().quantile(0.95)) < 2e-3
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["finished"] and metrics["inverse_residual"] < 2e-3
+    # The prior itself is as it was, and the result is what a later run loads.
+    again = sphere_prior(FREQUENCY)
+    for name, value in again.state_dict().items():
+        assert torch.equal(prior.state_dict()[name], value), name
+    loaded = load_geometry(prior, tmp_path, "cpu")
+    assert torch.equal(loaded.sdf(points), geometry.sdf(points))
+    assert torch.equal(loaded.styled_color(points), geometry.styled_color(points))
+
+
+class _StopAt(SilentProgress):
+    def update(self, fraction: float, message: str = "") -> None:
+        if fraction >= 0.5:
+            raise CancelledError("stop")
+
+
+def test_a_cancelled_finetuning_resumes_to_the_same_result(captured, tmp_path: Path) -> None:
+    scene, views = captured
+    settings = replace(HIERARCHICAL, steps=10)
+    prior = sphere_prior(FREQUENCY)
+
+    def run(folder: Path, progress: SilentProgress) -> torch.Tensor:
+        shape = adapt_geometry(scene, prior, views, None, folder, settings, "cpu", progress)
+        return shape.sdf(bent_front())
+
+    whole = run(tmp_path / "whole", SilentProgress())
+    with pytest.raises(CancelledError):
+        run(tmp_path / "parts", _StopAt())
+    assert torch.equal(run(tmp_path / "parts", SilentProgress()), whole)
+
+
+@pytest.mark.parametrize("fields", [FREQUENCY, GRID], ids=["frequency", "grid"])
+def test_guided_samples_serve_both_encodings(captured, tmp_path: Path, fields) -> None:
+    scene, views = captured
+    settings = replace(HIERARCHICAL, steps=3, sampler="guided", learn_inv_s=False)
+    adaption = FieldFinetune(scene, sphere_prior(fields), views, settings)
+    first = adaption.losses(0.0)[1]
+    optimizer = adaption.optimizer()
+    for _ in range(12):
+        loss, last = adaption.losses(0.0)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert last["total"] < first["total"]
+    assert adaption.shrink() is None  # 64 rays are the least
+
+
+def test_only_networks_can_be_finetuned(captured, tmp_path: Path) -> None:
+    scene, views = captured
+    with pytest.raises(TypeError, match="trained networks"):
+        FieldFinetune(scene, BallPrior(), views, HIERARCHICAL)
+
+
+# -- stage III ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def still(captured, tmp_path_factory: pytest.TempPathFactory):
+    """A shape that stage II left alone: the person's."""
+    scene, views = captured
+    settings = replace(HIERARCHICAL, adapt=False)
+    folder = tmp_path_factory.mktemp("still")
+    prior = sphere_prior(FREQUENCY)
+    shape = adapt_geometry(scene, prior, views, None, folder, settings, "cpu", SilentProgress())
+    return prior, shape
+
+
+def test_without_geometry_adaption_the_shape_is_the_persons(still) -> None:
+    prior, shape = still
+    points = torch.rand(100, 3) - 0.5
+    with torch.no_grad():
+        assert torch.equal(shape.sdf(points), prior.sdf(points))
+        assert torch.equal(shape.to_prior(points), points)
+
+
+def test_albedo_is_learned_by_volume_rendering(captured, still, tmp_path: Path) -> None:
+    scene, views = captured
+    _, shape = still
+    palette = views[1].image
+    adaption = VolumeAdaption(scene, shape, views, palette, VOLUME)
+    start, first = adaption.portrait_psnr(600), adaption.losses(0.0)[1]
+    avatar = adapt_texture(scene, shape, views, palette, tmp_path, VOLUME, "cpu", SilentProgress())
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["portrait_psnr"] > start + 1.0
+    assert metrics["losses"]["color"] < 0.6 * first["color"]
+    assert set(metrics["losses"]) >= {"color", "palette", "reflection"}
+    points = project_to_surface(shape, torch.rand(200, 3) - 0.5)
+    color = avatar.color(points)
+    assert color.shape == (len(points), 3) and float(color.min()) >= 0 and float(color.max()) <= 1
+    loaded = load_avatar(shape, tmp_path, "cpu")
+    assert torch.equal(loaded.color_pair(points), avatar.color_pair(points))
+
+
+def test_warm_start_has_the_persons_colours_all_round(captured, still) -> None:
+    scene, views = captured
+    prior, shape = still
+    adaption = VolumeAdaption(scene, shape, views, views[0].image, replace(VOLUME, warm_steps=150))
+    points = project_to_surface(shape, torch.rand(300, 3) - 0.5)
+    with torch.no_grad():
+        albedo = adaption.texture(points, shape.evaluate(points).feature)
+    assert float((albedo - prior.color(points)).abs().mean()) < 0.03
+
+
+def test_reflection_starts_at_one_and_is_bounded() -> None:
+    prior = sphere_prior(FREQUENCY)
+    reflection = AppearanceReflection(prior.appearance)
+    x = torch.rand(50, 3) - 0.5
+    sample = prior.evaluate(x)
+    along = torch.nn.functional.normalize(torch.randn(50, 3), dim=1)
+    shade = reflection(x, sample.gradient, along, sample.feature)
+    assert torch.allclose(shade, torch.ones(50, 3), atol=1e-6)
+    # It can leave 1 again although the layer's length is zero.
+    (shade[:, 0].sum() - shade[:, 1].sum()).backward()
+    moved = [p for p in reflection.parameters() if p.grad is not None and bool(p.grad.any())]
+    assert moved
+    # The prior's own appearance is untouched.
+    assert not torch.allclose(prior.radiance(x, sample, along), torch.full((50, 3), 0.5))
+
+
+def test_patches_lie_inside_the_silhouette(captured) -> None:
+    scene, views = captured
+    patches = PatchRays(views, scene.normalization, torch.device("cpu"), 8)
+    drawn = patches.draw(3, np.random.default_rng(0))
+    assert drawn is not None
+    rays, color = drawn
+    assert len(rays) == 3 * 64 and color.shape == (192, 3)
+    for number, row, column in patches.corners[:: max(1, len(patches.corners) // 50)]:
+        assert (views[number].mask[row : row + 8, column : column + 8] > 127).all()
+    huge = PatchRays(views, scene.normalization, torch.device("cpu"), 63)
+    assert huge.draw(1, np.random.default_rng(0)) is None
+
+
+# -- ablations and settings -----------------------------------------------------------------------
+
+
+def test_joint_training_brings_its_own_texture(captured, tmp_path: Path) -> None:
+    scene, views = captured
+    settings = replace(HIERARCHICAL, method="deformation", joint=True, steps=3, rays=32)
+    prior = sphere_prior(FREQUENCY)
+    views_big = views
+    shape = adapt_geometry(
+        scene, prior, views_big, None, tmp_path / "g", settings, "cpu", SilentProgress()
+    )
+    assert isinstance(shape, AdaptedGeometry) and isinstance(shape.texture, VolumeTexture)
+    avatar = adapt_texture(
+        scene, shape, views, views[0].image, tmp_path / "t", VOLUME, "cpu", SilentProgress()
+    )
+    assert avatar.texture is shape.texture
+    points = torch.rand(20, 3) - 0.5
+    loaded = load_avatar(load_geometry(prior, tmp_path / "g", "cpu"), tmp_path / "t", "cpu")
+    assert torch.equal(loaded.color(points), avatar.color(points))
+
+
+def test_without_texture_adaption_stage_two_gives_the_colours(
+    captured, still, tmp_path: Path
+) -> None:
+    scene, views = captured
+    _, shape = still
+    settings = replace(VOLUME, adapt=False)
+    avatar = adapt_texture(
+        scene, shape, views, views[0].image, tmp_path, settings, "cpu", SilentProgress()
+    )
+    points = torch.rand(50, 3) - 0.5
+    assert torch.equal(avatar.color(points), shape.styled_color(points))
+
+
+def test_without_prior_learns_from_the_portraits_alone(captured, tmp_path: Path) -> None:
+    scene, views = captured
+    settings = replace(HIERARCHICAL, from_prior=False, steps=4)
+    prior = sphere_prior(GRID)
+    shape = adapt_geometry(scene, prior, views, None, tmp_path, settings, "cpu", SilentProgress())
+    assert isinstance(shape, AdaptedGeometry)
+    assert (tmp_path / "fields" / "checkpoint.pt").exists()
+    assert not torch.equal(shape.adapted.geometry.encoding.table, prior.geometry.encoding.table)
+
+
+def test_the_paper_preset_is_the_paper() -> None:
+    job, style = preset_settings("paper")
+    assert style.geometry == PAPER_GEOMETRY and style.texture == PAPER_TEXTURE
+    assert job.prior.steps == 300_000
+    assert (PAPER_GEOMETRY.steps, PAPER_TEXTURE.steps) == (200_000, 50_000)
+    for settings in (PAPER_GEOMETRY, PAPER_TEXTURE):
+        assert settings.rays == 512 and settings.lr_final == 1.0
+        assert settings.sampler == "hierarchical"
+    assert PAPER_GEOMETRY.finetunes and PAPER_GEOMETRY.field_learning_rate == 2.5e-5
+    assert (PAPER_GEOMETRY.mask_weight, PAPER_GEOMETRY.eikonal_weight) == (0.5, 0.1)
+    assert PAPER_TEXTURE.rendering == "volume" and PAPER_TEXTURE.volume_learning_rate == 2.5e-5
+    assert PAPER_TEXTURE.discriminator_weight == 1.0 and PAPER_TEXTURE.layers == 6
+
+
+def test_unknown_names_are_refused() -> None:
+    for make in (
+        lambda: GeometryAdaptionSettings(method="melt"),
+        lambda: GeometryAdaptionSettings(sampler="some"),
+        lambda: TextureAdaptionSettings(rendering="paint"),
+    ):
+        with pytest.raises(InputError, match="is one of"):
+            make()
