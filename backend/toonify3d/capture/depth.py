@@ -23,11 +23,12 @@ from scipy import ndimage
 from torch.nn import functional
 
 from ..files import write_atomic
-from ..progress import Progress
+from ..progress import Progress, SubProgress
 from ..scene import Camera, Float32Array, Frame, Scene
+from .adapters.depth_source import check_depth_source, external_maps
 from .depth_settings import DepthSettings
 from .hull import Hull, visual_hull
-from .look_at import neighbours
+from .look_at import neighbours, useful_angle
 
 _NOISE = 2.0
 """Variance of the grey levels' noise: flat skin correlates badly instead of by chance."""
@@ -61,33 +62,61 @@ def compute_depth(
         scene: Frames and masks.
         settings: See :class:`DepthSettings`.
         device: Where to compute.
-        progress: Gets updates; warned when a frame has no neighbour at a useful angle.
+        progress: Gets updates; warned when a frame has no neighbour at a useful angle, and told
+            when another program than the built-in one made the depth, or none.
+
+    Raises:
+        InputError: See :func:`~.adapters.depth_source.check_depth_source` and ``external_maps``.
     """
+    check_depth_source(settings)
+    if settings.source == "none":
+        progress.warn("No stereo depth was made, because depth.source is none.")
+        return
     hull = load_or_make_hull(scene)
-    views = [_load_view(scene, frame, settings.long_side, device) for frame in scene.frames]
-    chosen = list(range(0, len(views), max(1, settings.frame_step)))
-    cameras = [view.camera for view in views]
+    cameras: dict[int, Camera] = {}
     estimates: dict[int, _Estimate] = {}
-    for done, index in enumerate(chosen):
-        left, right = neighbours(
-            cameras, hull.normalization.center, index, settings.neighbour_angles, 28.0
+    if settings.source == "builtin":
+        views = [_load_view(scene, frame, settings.long_side, device) for frame in scene.frames]
+        estimates = _sweep_all(scene, views, hull, settings, SubProgress(progress, 0.0, 0.9))
+        cameras = {index: views[index].camera for index in estimates}
+    else:
+        maps = external_maps(scene, hull, settings, SubProgress(progress, 0.0, 0.9))
+        for index, (camera, depth, trust) in maps.items():
+            cameras[index] = camera
+            # What a program is sure of counts like a good correlation, see _cross_check.
+            score = 0.2 + 0.5 * torch.as_tensor(trust, device=device)
+            estimates[index] = _Estimate(torch.as_tensor(depth, device=device), score)
+    reach = useful_angle([frame.camera for frame in scene.frames], hull.normalization.center)
+    for done, index in enumerate(estimates):
+        partners = _partners(cameras, hull, index, reach)
+        depth, confidence = _cross_check(
+            cameras[index],
+            estimates[index],
+            [(cameras[i], estimates[i].depth) for i in partners],
+            settings.tolerance * hull.normalization.radius,
         )
+        _write(scene.root / "depth" / f"{scene.frames[index].name}.npz", depth, confidence)
+        progress.update(0.9 + 0.1 * (done + 1) / len(estimates), "Depth: cross-check")
+
+
+def _sweep_all(
+    scene: Scene, views: list[_View], hull: Hull, settings: DepthSettings, progress: Progress
+) -> dict[int, _Estimate]:
+    """Every ``frame_step``-th frame's own depth by its position."""
+    cameras = [view.camera for view in views]
+    center = hull.normalization.center
+    reach = useful_angle(cameras, center)
+    chosen = list(range(0, len(views), max(1, settings.frame_step)))
+    estimates = {}
+    for done, index in enumerate(chosen):
+        left, right = neighbours(cameras, center, index, settings.neighbour_angles, reach)
         if not left and not right:
             progress.warn(f"Frame {scene.frames[index].name} has no neighbour to measure depth by.")
             continue
         others = ([views[i] for i in left], [views[i] for i in right])
         estimates[index] = _estimate(views[index], others, hull, settings)
-        progress.update(0.9 * (done + 1) / len(chosen), "Depth: plane sweep")
-    for done, index in enumerate(estimates):
-        partners = _partners(cameras, hull, index, list(estimates))
-        depth, confidence = _cross_check(
-            views[index],
-            estimates[index],
-            [(views[i].camera, estimates[i].depth) for i in partners],
-            settings.tolerance * hull.normalization.radius,
-        )
-        _write(scene.root / "depth" / f"{scene.frames[index].name}.npz", depth, confidence)
-        progress.update(0.9 + 0.1 * (done + 1) / len(estimates), "Depth: cross-check")
+        progress.update((done + 1) / len(chosen), "Depth: plane sweep")
+    return estimates
 
 
 def load_or_make_hull(scene: Scene) -> Hull:
@@ -322,16 +351,16 @@ def _smooth(depth: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     return torch.as_tensor(values, device=depth.device)
 
 
-def _partners(cameras: Sequence[Camera], hull: Hull, index: int, available: list[int]) -> list[int]:
+def _partners(cameras: dict[int, Camera], hull: Hull, index: int, reach: float) -> list[int]:
     """Frames with a depth map that check this one's: two on either side."""
-    row = available.index(index)
-    subset = [cameras[i] for i in available]
-    left, right = neighbours(subset, hull.normalization.center, row, (7.0, 14.0), 28.0)
+    available = list(cameras)
+    subset, row = list(cameras.values()), available.index(index)
+    left, right = neighbours(subset, hull.normalization.center, row, (7.0, 14.0), reach)
     return [available[i] for i in (*left, *right)]
 
 
 def _cross_check(
-    view: _View,
+    own: Camera,
     estimate: _Estimate,
     partners: Sequence[tuple[Camera, torch.Tensor]],
     tolerance: float,
@@ -344,7 +373,7 @@ def _cross_check(
     agree = torch.zeros_like(estimate.depth)
     correction = torch.zeros_like(estimate.depth)
     for camera, depth in partners:
-        difference = _difference(view.camera, estimate.depth, camera, depth)
+        difference = _difference(own, estimate.depth, camera, depth)
         close = difference.abs() < tolerance
         agree += close
         correction += torch.where(close, difference, torch.zeros_like(difference))
@@ -352,7 +381,7 @@ def _cross_check(
     known = (estimate.depth > 0) & (agree >= 1)
     views = (agree / min(3, max(1, len(partners)))).clamp(max=1.0)
     quality = ((estimate.score - 0.2) / 0.5).clamp(0.0, 1.0)
-    confidence = views * quality * _facing(view.camera, fused, known)
+    confidence = views * quality * _facing(own, fused, known)
     zero = torch.zeros_like(fused)
     return (
         torch.where(known, fused, zero).cpu().numpy(),

@@ -7,8 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DepthSettings:
-    """Plane sweep stereo round the visual hull."""
+    """Plane sweep stereo round the visual hull, or another program."""
 
+    source: str = "builtin"
+    """Who measures depth: builtin, openmvs or colmap (programs of their own), or none."""
+    programs: str = ""
+    """Folder of OpenMVS's programs or of colmap. Empty: looked for on PATH."""
+    external_side: int = 560
+    """Long side in pixels of the pictures that openmvs and colmap get."""
     long_side: int = 280
     """Long side of the depth maps in pixels."""
     frame_step: int = 2

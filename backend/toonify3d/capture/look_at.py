@@ -76,6 +76,19 @@ def view_angles(cameras: Sequence[Camera], center: FloatArray, index: int) -> Fl
     return np.asarray(np.degrees(np.arccos(cosine)))
 
 
+def useful_angle(
+    cameras: Sequence[Camera], center: FloatArray, usual: float = 28.0, largest: float = 42.0
+) -> float:
+    """Largest angle in degrees at which views are compared: more when the views stand far apart."""
+    if len(cameras) < 2:
+        return usual
+    nearest = []
+    for index in range(len(cameras)):
+        angles = np.delete(view_angles(cameras, center, index), index)
+        nearest.append(float(angles.min()))
+    return float(np.clip(1.3 * np.median(nearest), usual, largest))
+
+
 def neighbours(
     cameras: Sequence[Camera],
     center: FloatArray,

@@ -9,6 +9,15 @@ from dataclasses import dataclass
 class MaskSettings:
     """How the person is told from the room."""
 
+    source: str = "builtin"
+    """Who makes the masks: builtin, bshm (the paper's matting model), rembg, or folder. Masks that
+    you bring yourself win over all of them."""
+    model: str = ""
+    """bshm: full path of tf_graph.pb or of an ONNX file, when not in ~/.toonify3d/models; rembg:
+    name of its model (u2net_human_seg when empty)."""
+    python: str = ""
+    """Python interpreter that has the package of bshm (tensorflow or onnxruntime) or rembg. Empty:
+    the one that runs this program."""
     vote_long_side: int = 280
     """Long image side in pixels for the vote across views."""
     refine_long_side: int = 560

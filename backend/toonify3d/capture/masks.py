@@ -23,6 +23,7 @@ import torch
 from ..errors import InputError
 from ..progress import Progress, SubProgress
 from ..scene import ByteImage, Camera, Float32Array, FloatArray
+from .adapters.matting import external_masks
 from .colour_model import COLOURS, Palette, histogram, learn_palette, local_ratio
 from .hull import grid_points, largest_piece, silhouette_distance, trace, vote
 from .look_at import NO_PERSON, Ball, look_at_ball
@@ -56,8 +57,11 @@ def compute_masks(
         progress: Gets updates and warnings.
 
     Raises:
-        InputError: No person, and nothing else that the cameras go round (``no_person``).
+        InputError: No person, and nothing else that the cameras go round (``no_person``); see also
+            :func:`~.adapters.matting.external_masks` when ``settings.source`` names a model.
     """
+    if settings.source in ("bshm", "rembg"):
+        return external_masks(images, settings, progress)
     views = _Views.of(images, cameras, sparse_points, settings)
     try:
         start = _person_start(views, settings, progress)

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 
 from ..errors import InputError
 from ..scene import ByteImage
+from .adapters.matting import check_mask_source
 from .mask_settings import MaskSettings
 from .video import IMAGE_SUFFIXES, image_files
 
@@ -66,11 +67,13 @@ def user_masks(
 
 
 def check_mask_folder(settings: MaskSettings) -> None:
-    """See early whether the mask folder exists.
+    """See early whether the mask folder, and the model that makes masks, can be used.
 
     Raises:
-        InputError: It does not (``no_masks``).
+        InputError: There is no such folder (``no_masks``); see also
+            :func:`~.adapters.matting.check_mask_source`.
     """
+    check_mask_source(settings)
     if settings.folder and not Path(settings.folder).is_dir():
         raise InputError(
             f"The mask folder {settings.folder} does not exist; give an existing folder with "
