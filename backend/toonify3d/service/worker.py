@@ -6,6 +6,8 @@ process when Blender goes away, unless Blender asked for the opposite.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import time
 import traceback
@@ -24,6 +26,9 @@ from ..files import write_json
 from .link import Link
 from .protocol import REQUEST_FILE, STATUS_FILE
 from .request import load_request
+
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+"""Errors that are no defect: the disk is full, or the folder cannot be written."""
 
 
 def work(root: Path) -> int:
@@ -49,11 +54,25 @@ def _work(root: Path, link: Link | None) -> int:
         return EXIT_INPUT if isinstance(error, InputError) else EXIT_DEFECT
     except Exception as error:
         traceback.print_exc()  # into JOB/log.txt
-        _report_problem(root, link, "defect", f"{type(error).__name__}: {error}")
-        return EXIT_DEFECT
+        code, message = _diagnosis(error, root)
+        _report_problem(root, link, code, message)
+        return EXIT_DEFECT if code == "defect" else EXIT_INPUT
     if link is not None:
         link.send_result(result)
     return EXIT_OK
+
+
+def _diagnosis(error: Exception, root: Path) -> tuple[str, str]:
+    """Code and sentence for what no part of the pipeline has foreseen."""
+    if not (root / REQUEST_FILE).exists():
+        return "job_gone", f"The job folder '{root}' was deleted while the job ran; start it again."
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return (
+            "unwritable",
+            f"Cannot write '{error.filename or root}': {error.strerror or error}; free some space"
+            " or choose another folder, then resume.",
+        )
+    return "defect", f"{type(error).__name__}: {error}"
 
 
 def _report_problem(root: Path, link: Link | None, code: str, message: str) -> None:
@@ -61,6 +80,7 @@ def _report_problem(root: Path, link: Link | None, code: str, message: str) -> N
     problem = {"code": code, "message": message}
     if code != "job_busy":  # the status belongs to the process that is working in the folder
         status = {"state": "failed", "problem": problem, "pid": os.getpid(), "message": message}
-        write_json(root / STATUS_FILE, status | {"updated": time.time()})
+        with contextlib.suppress(OSError):  # disk full, folder gone: the socket still tells it
+            write_json(root / STATUS_FILE, status | {"updated": time.time()})
     if link is not None:
         link.send_problem(problem)
