@@ -36,7 +36,6 @@ from toonify3d.evaluation.surface import evaluate_surface
 from toonify3d.files import write_image, write_json
 from toonify3d.progress import SilentProgress
 from toonify3d.raycast import MeshQuery
-from toonify3d.raycast import MeshQuery
 from toonify3d.scene import Frame, Scene, SurfaceMesh
 from toonify3d.snr.prior import Prior
 from toonify3d.training.settings import PRESETS, PriorSettings
