@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ..capture import landmarks as lm
 from ..capture.segmentation import PersonSegmenter
 from ..errors import InputError
 from ..scene import ByteImage, Float32Array, FloatArray
+from .clicks import read_landmarks
 from .colorspace import blur, fill_holes, kmeans, smooth_edges, smoothstep, to_lab
 from .exemplarkind import PictureStats, choose_look, measure_picture, region_labels
 from .picture import MIN_SIDE, WORKING_SIDE, read_picture
@@ -71,13 +71,14 @@ class Exemplar:
         return float(np.ptp(self.points[list(lm.FACE_OVAL), 0]))
 
 
-def load_exemplar(path: Path, landmarks_file: Path | None = None) -> Exemplar:
+def load_exemplar(path: Path, landmarks_file: Path | None = None, look: str = "auto") -> Exemplar:
     """Read and analyse an exemplar.
 
     Args:
         path: Any picture with one face.
-        landmarks_file: JSON list of 478 ``[x, y]`` or ``[x, y, z]`` rows in the picture's pixels,
-            for drawings in which no face is found.
+        landmarks_file: For drawings in which no face is found: five clicks or all landmarks, see
+            :func:`~toonify3d.portrait2d.clicks.read_landmarks`.
+        look: The setting; ``"colour"`` needs no face and looks for none.
 
     Raises:
         InputError: Codes ``exemplar_missing``, ``exemplar_unreadable``, ``exemplar_format``,
@@ -85,8 +86,11 @@ def load_exemplar(path: Path, landmarks_file: Path | None = None) -> Exemplar:
             ``exemplar_landmarks``.
     """
     image, alpha, scale = _working_picture(path)
+    if look == "colour":
+        return analyse_faceless(image, alpha)
     if landmarks_file is not None:
-        points = _read_landmarks(landmarks_file, scale)
+        points = read_landmarks(landmarks_file, scale)
+        _check_inside(points, image, landmarks_file)
     else:
         points = _find_face(image, path)
     return analyse(image, alpha, points)
@@ -129,27 +133,54 @@ def _find_face(image: ByteImage, path: Path) -> FloatArray:
     if found is None:
         raise InputError(
             f"No face was found in {path.name}: use a portrait whose face is seen from the front, "
-            "or give its landmarks in a file.",
+            "or click its eyes, nose and mouth (--exemplar-landmarks FILE.json), or take only its "
+            "colours and strokes, without its shape (--set stylize.look=colour).",
             "exemplar_no_face",
         )
     return found.points
 
 
-def _read_landmarks(path: Path, scale: float) -> FloatArray:
-    try:
-        values = np.array(json.loads(path.read_text(encoding="utf-8")), float)
-    except (OSError, ValueError) as error:
-        raise InputError(f"The landmark file {path} cannot be read.", "exemplar_landmarks") from (
-            error
-        )
-    if values.ndim != 2 or values.shape[0] != lm.LANDMARK_COUNT or values.shape[1] not in (2, 3):
+def _check_inside(points: FloatArray, image: ByteImage, path: Path) -> None:
+    height, width = image.shape[:2]
+    eyes = points[[*lm.RIGHT_EYE, *lm.LEFT_EYE, *lm.LIPS_OUTER], :2]
+    if (eyes < 0).any() or (eyes > [width, height]).any():
         raise InputError(
-            f"The landmark file {path.name} must hold {lm.LANDMARK_COUNT} [x, y] pairs.",
+            f"The places in {path.name} lie outside the picture: give pixels of the picture file.",
             "exemplar_landmarks",
         )
-    if values.shape[1] == 2:
-        values = np.concatenate([values, np.zeros((len(values), 1))], axis=1)
-    return values * scale
+
+
+def analyse_faceless(image: ByteImage, alpha: ByteImage | None) -> Exemplar:
+    """A picture without a face: only its colours and its strokes can be used."""
+    lab = to_lab(image)
+    height, width = lab.shape[:2]
+    seen = np.ones((height, width), bool) if alpha is None else alpha > 128
+    pixels = lab[seen][:: max(1, int(seen.sum()) // 20_000)]
+    unrest = float(np.median(np.linalg.norm(lab - blur(lab, 0.012 * width), axis=2)[seen]))
+    nothing = np.zeros((height, width), np.float32)
+    labels = np.zeros((height, width, 3), np.float32)
+    labels[..., 2] = seen
+    middle = np.asarray(np.median(pixels, axis=0), np.float32)
+    points = np.zeros((lm.LANDMARK_COUNT, 3))
+    points[list(lm.FACE_OVAL), 0] = np.linspace(0.3, 0.7, len(lm.FACE_OVAL)) * width
+    return Exemplar(
+        image=image,
+        lab=lab,
+        points=points,
+        skin_lab=lab,
+        detail_lab=np.zeros_like(lab),
+        feature=nothing,
+        skin_ramp=_ramp(pixels),
+        hair_ramp=None,
+        line_lab=np.asarray(pixels[np.argsort(pixels[:, 0])[len(pixels) // 50]], np.float32),
+        painted=1.0,
+        skin_mean=middle,
+        labels=labels,
+        rest_lab=pixels,
+        lip_shift=np.zeros(3, np.float32),
+        brow_shift=np.zeros(3, np.float32),
+        stats=measure_picture(lab, unrest, 1.0),
+    )
 
 
 def analyse(image: ByteImage, alpha: ByteImage | None, points: FloatArray) -> Exemplar:
@@ -159,7 +190,7 @@ def analyse(image: ByteImage, alpha: ByteImage | None, points: FloatArray) -> Ex
     smooth = smooth_edges(lab, 8.0, max(1.5, 0.012 * width))
     first = _layers(lab, smooth, points, width)
     skinness = smoothstep(np.linalg.norm(smooth - first.field, axis=2), 22.0, 12.0)
-    person = _person_mask(image, alpha, points)
+    person = person_mask(image, alpha, points)
     points = refine_landmarks(points, first.feature, skinness * person, first.noise)
     layers = _layers(lab, smooth, points, width)
     hair = _hair_pixels(smooth, points, layers, person, width)
@@ -390,7 +421,7 @@ def _hair_zone(shape: tuple[int, ...], points: FloatArray, width: float) -> npt.
     return np.asarray((far > 0.5) & (near < 0.5) & (rows < brow))
 
 
-def _person_mask(
+def person_mask(
     image: ByteImage, alpha: ByteImage | None, points: FloatArray
 ) -> npt.NDArray[np.bool_]:
     """Transparency if there is any, a flood through a plain background, else a segmentation."""

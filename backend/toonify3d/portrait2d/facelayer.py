@@ -58,6 +58,13 @@ class FaceLayer:
         )
 
 
+def blank_layer() -> FaceLayer:
+    """A layer that draws nothing, for pictures without a face."""
+    color = np.zeros((4, 4, 3), np.float32)
+    flat = color[..., 0]
+    return FaceLayer(1.0, color, color, color, flat, flat, color[..., :2])
+
+
 def build_layer(
     exemplar: Exemplar,
     targets: FloatArray,

@@ -113,6 +113,8 @@ def _clothes_map(
     exemplar: Exemplar, regions: Regions, observed: Observations, kind: str
 ) -> ColourMap | None:
     """Paintings and drawings dress the person in their own colours; a toon leaves the clothes."""
+    if kind == "colour":
+        return plane_transport(observed.lab[::5], exemplar.rest_lab, 0.5)
     worn = observed.lab[regions.clothes > 0.6]
     if kind in ("toon", "cel") or len(worn) < 30:
         return None
@@ -128,8 +130,10 @@ def paint(look: Look, warped: WarpedFrame) -> Painted:
     # Where thin shells of a surface cross each other, single pixels show the wrong side.
     skin, hair, clothes, beard = (_despeckle(attributes[..., i]) for i in range(4))
     local = attributes[..., 4:7].astype(np.float64)
-    front = _front_weight(look, local, attributes[..., 7])
     photo = _subject_lab(warped, attributes[..., 8:11])
+    if look.kind == "colour":
+        return _paint_colours(look, warped, photo)
+    front = _front_weight(look, local, attributes[..., 7])
     at = look.layer.pixels(local)
     shown = front * (1 - hair)
     organs = sample(look.layer.organs, at) * shown
@@ -152,6 +156,22 @@ def paint(look: Look, warped: WarpedFrame) -> Painted:
         np.asarray(photo[..., 0], np.float32),
         np.asarray(warped.mask / 255.0, np.float32),
         _confidence(warped, hair),
+    )
+
+
+def _paint_colours(look: Look, warped: WarpedFrame, photo: Float32Array) -> Painted:
+    """The whole person in the picture's colours, no region told from another."""
+    everything = np.zeros((*warped.mask.shape, 3), np.float32)
+    everything[..., 2] = 1.0
+    recoloured = photo if look.clothes_map is None else look.clothes_map(photo)
+    return Painted(
+        recoloured,
+        everything,
+        np.zeros(warped.mask.shape, np.float32),
+        np.asarray(warped.attributes[..., 4:7], np.float32),
+        np.asarray(photo[..., 0], np.float32),
+        np.asarray(warped.mask / 255.0, np.float32),
+        _confidence(warped, everything[..., 1]),
     )
 
 
@@ -252,7 +272,7 @@ def _hair(look: Look, photo: Float32Array) -> Float32Array:
     # A flat drawing has no range of its own: keep some of the person's, so strands stay visible.
     own = smooth[..., 0] - np.median(look.hair_levels)
     flat = 1 - smoothstep(np.ptp(ramp[:, 0]), 6.0, 30.0)
-    out[..., 0] += 0.35 * flat * look.settings.shading * own
+    out[..., 0] += 0.35 * flat * look.settings.shading * _soft_clip(own, 30.0)
     return np.asarray(out, np.float32)
 
 

@@ -24,16 +24,16 @@ from ..scene import (
 from . import shape
 from .exemplar import Exemplar, load_exemplar
 from .exemplarkind import LOOKS, choose_look
-from .facelayer import build_layer
+from .facelayer import FaceLayer, blank_layer, build_layer
 from .field import Controls, DisplacementField, fit_field
 from .finish import finish
 from .framewarp import BentSurface, warp_frame
 from .look import Look, make_look, paint
-from .regions import classify
+from .regions import Regions, classify
 from .settings import StylizeSettings
 from .store import StylizedSet, palette_strip, save_displacement, save_palette, save_view
 from .strokeframes import STROKED, lay_on_frames
-from .surface import densify, observe, vertex_normals
+from .surface import Observations, densify, observe, vertex_normals
 
 _OBSERVED_FRAMES = 20
 _EDGE = 0.003
@@ -105,6 +105,8 @@ def stylize_views(
     settings: StylizeSettings,
     progress: Progress,
     landmarks_file: Path | None = None,
+    frames: Sequence[Frame] | None = None,
+    person: Person | None = None,
 ) -> StylizedSet:
     """Stylize the front and back frames with the built-in stylizer.
 
@@ -117,6 +119,8 @@ def stylize_views(
         progress: Listener.
         landmarks_file: The exemplar's landmarks for drawings in which none are found
             (see :func:`load_exemplar`).
+        frames: Which frames; None chooses by the settings.
+        person: From :func:`study_person`, to save its time for a second exemplar.
 
     Raises:
         InputError: The exemplar is unusable (see :func:`load_exemplar`) or the capture shows no
@@ -127,20 +131,25 @@ def stylize_views(
             f"There is no look '{settings.look}'; use one of {', '.join(LOOKS)}.", "bad_look"
         )
     progress.update(0.0, "reading the exemplar")
-    style = load_exemplar(exemplar, landmarks_file)
-    frames = select_frames(scene, settings, progress)
-    mesh = densify(prior_mesh, _EDGE)
-    change = change_shape(scene, mesh, style, settings)
+    style = load_exemplar(exemplar, landmarks_file, settings.look)
+    if frames is None:
+        frames = select_frames(scene, settings, progress)
+    if person is None:
+        person = study_person(scene, prior_mesh, SubProgress(progress, 0.02, 0.24))
+    change = change_shape(person, style, settings)
+    if settings.look == "colour":
+        progress.warn("The look 'colour' takes colours and strokes only: the shape stays.")
     if change.kept < 0.9:
         progress.warn(
             f"The exemplar's proportions are too extreme for this face: {change.kept:.0%} of the "
             "shape change was applied."
         )
-    surface, look = _prepare(scene, mesh, style, change, frames, settings, progress)
+    progress.update(0.25, "laying the exemplar on the face")
+    surface, look = _prepare(person, style, change, frames, settings)
     views = _paint_all(
         scene, frames, surface, look, change, folder, SubProgress(progress, 0.3, 1.0)
     )
-    displacement = _as_displacement(change, mesh)
+    displacement = _as_displacement(change, person.mesh)
     palette = palette_strip(style.image)
     save_displacement(folder, displacement)
     save_palette(folder, palette)
@@ -148,27 +157,66 @@ def stylize_views(
     return StylizedSet(views, displacement, palette)
 
 
-def change_shape(
-    scene: Scene, mesh: SurfaceMesh, style: Exemplar, settings: StylizeSettings
-) -> ShapeChange:
-    """The displacement field that gives the person the exemplar's proportions."""
+@dataclass(frozen=True)
+class Person:
+    """What the stylizer knows of the person, whatever the exemplar.
+
+    Attributes:
+        mesh: Stage-I surface, about as fine as the pixels.
+        caster: Rays against it.
+        world: ``(478, 3)`` landmarks in the world.
+        frame: Face frame.
+        observed: Colours of the vertices.
+        regions: Their labels.
+    """
+
+    mesh: SurfaceMesh
+    caster: MeshQuery
+    world: FloatArray
+    frame: shape.FaceFrame
+    observed: Observations
+    regions: Regions
+
+
+def study_person(scene: Scene, prior_mesh: SurfaceMesh, progress: Progress) -> Person:
+    """Gather colours on the surface and tell skin, hair and clothes apart.
+
+    Raises:
+        InputError: The capture shows no face (``no_face``).
+    """
     if scene.landmarks is None:
         raise InputError(
             "No face was found in the capture: film the face from the front in good light.",
             "no_face",
         )
+    mesh = densify(prior_mesh, _EDGE)
+    caster = MeshQuery(mesh.vertices, mesh.faces)
     world = shape.complete_landmarks(scene.landmarks)
     frame = shape.face_frame(world)
-    person = frame.to_face(world)
+    watched = [scene.frames[i] for i in _even(len(scene.frames), _OBSERVED_FRAMES)]
+    observed = observe(scene, watched, mesh, caster, SubProgress(progress, 0.0, 0.8))
+    progress.update(0.8, "telling skin, hair and clothes apart")
+    normals = vertex_normals(mesh.vertices, mesh.faces) @ frame.rotation.T
+    local = frame.to_face(mesh.vertices)
+    regions = classify(local, normals, mesh.faces, observed, frame.to_face(world))
+    return Person(mesh, caster, world, frame, observed, regions)
+
+
+def change_shape(person: Person, style: Exemplar, settings: StylizeSettings) -> ShapeChange:
+    """The displacement field that gives the person the exemplar's proportions."""
+    world, frame, mesh = person.world, person.frame, person.mesh
+    own = frame.to_face(world)
+    if settings.look == "colour":
+        return ShapeChange(frame, own, own, DisplacementField((), world), 0.0, 1.0)
     turned = style.points * np.array([1.0, -1.0, -1.0])  # image axes to x right, y up, z nearer
-    aligned, yaw = shape.align_exemplar(turned, person)
+    aligned, yaw = shape.align_exemplar(turned, own)
     if settings.symmetric:
         aligned = shape.symmetrize(aligned, float(np.clip(yaw / 0.35, -1, 1)))
-    moves = shape.target_offsets(person, aligned, settings)
+    moves = shape.target_offsets(own, aligned, settings)
     controls = _controls(frame, world, moves, mesh)
     field, kept = fit_field(controls, _fold_samples(frame, mesh, world))
     targets = frame.to_face(world + field(world))
-    return ShapeChange(frame, person, targets, field, yaw, kept)
+    return ShapeChange(frame, own, targets, field, yaw, kept)
 
 
 def _controls(
@@ -213,23 +261,14 @@ def _fold_samples(frame: shape.FaceFrame, mesh: SurfaceMesh, world: FloatArray) 
 
 
 def _prepare(
-    scene: Scene,
-    mesh: SurfaceMesh,
+    person: Person,
     style: Exemplar,
     change: ShapeChange,
     frames: Sequence[Frame],
     settings: StylizeSettings,
-    progress: Progress,
 ) -> tuple[BentSurface, Look]:
-    """Everything that all frames share: bent surface, regions, face layer, colour ranges."""
-    caster = MeshQuery(mesh.vertices, mesh.faces)
-    watched = [scene.frames[i] for i in _even(len(scene.frames), _OBSERVED_FRAMES)]
-    observed = observe(scene, watched, mesh, caster, SubProgress(progress, 0.02, 0.2))
-    progress.update(0.2, "telling skin, hair and clothes apart")
-    frame = change.frame
-    local = frame.to_face(mesh.vertices)
-    normals = vertex_normals(mesh.vertices, mesh.faces) @ frame.rotation.T
-    regions = classify(local, normals, mesh.faces, observed, change.landmarks)
+    """Everything that all frames share: bent surface, face layer, colour ranges."""
+    mesh, frame, regions, observed = person.mesh, person.frame, person.regions, person.observed
     bent = mesh.vertices + change.field(mesh.vertices)
     bent_local = frame.to_face(bent)
     attributes = np.concatenate(
@@ -241,23 +280,31 @@ def _prepare(
         ],
         axis=1,
     ).astype(np.float32)
-    surface = BentSurface(mesh, bent, caster, MeshQuery(bent, mesh.faces), attributes)
-    progress.update(0.25, "laying the exemplar on the face")
-    closed = tuple(gap < shape.CLOSED_OPENING for gap in shape.eye_opening(change.landmarks))
-    scale = 2.0 * max(_pixels_per_unit(f, frame) for f in frames)
+    surface = BentSurface(mesh, bent, person.caster, MeshQuery(bent, mesh.faces), attributes)
     kind = choose_look(style.stats) if settings.look == "auto" else settings.look
-    layer = build_layer(
-        style,
-        change.targets,
-        (closed[0], closed[1]),
-        change.yaw,
-        scale,
-        kept=kind in STROKED,
-        lip_contrast=settings.lip_contrast,
-    )
+    layer = blank_layer() if kind == "colour" else _layer(style, change, frames, settings, kind)
     back = float(change.targets[list(lm.FACE_OVAL), 2].min())
     look = make_look(style, layer, regions, observed, (back - 0.5, back + 0.1), settings, kind)
     return surface, look
+
+
+def _layer(
+    style: Exemplar,
+    change: ShapeChange,
+    frames: Sequence[Frame],
+    settings: StylizeSettings,
+    kind: str,
+) -> FaceLayer:
+    right, left = (gap < shape.CLOSED_OPENING for gap in shape.eye_opening(change.landmarks))
+    return build_layer(
+        style,
+        change.targets,
+        (right, left),
+        change.yaw,
+        2.0 * max(_pixels_per_unit(f, change.frame) for f in frames),
+        kept=kind in STROKED,
+        lip_contrast=settings.lip_contrast,
+    )
 
 
 def _pixels_per_unit(frame: Frame, face: shape.FaceFrame) -> float:
@@ -283,7 +330,7 @@ def _paint_all(
     strokes: list[Float32Array | None] = [None] * len(frames)
     if look.kind in STROKED and look.settings.strokes > 0:
         part = SubProgress(progress, share, 0.95)
-        strokes = [*lay_on_frames(look, frames, painted, change.frame, change.targets, part)]
+        strokes = [*lay_on_frames(look, frames, painted, change.frame, _places(look, change), part)]
     views = []
     for frame, item, laid in zip(frames, painted, strokes, strict=True):
         view = StylizedView(
@@ -296,6 +343,10 @@ def _paint_all(
         progress.preview(view.image)
         views.append(view)
     return views
+
+
+def _places(look: Look, change: ShapeChange) -> FloatArray | None:
+    return None if look.kind == "colour" else change.targets
 
 
 def _as_displacement(change: ShapeChange, mesh: SurfaceMesh) -> Displacement:

@@ -22,8 +22,8 @@ class StylizeSettings:
     eyes_weight: float = 1.0
     """Share of the shape change that the eyes take, 0 to 2."""
     brows_weight: float = 1.4
-    """Share of the shape change that the brows take, 0 to 2; they are drawn, so by default they come
-    nearer to the exemplar's than the head's own shape does (never beyond it up to strength 1)."""
+    """Share of the shape change that the brows take, 0 to 2; being drawn, they come
+    nearer to the exemplar's by default than the head does (but not beyond it up to strength 1)."""
     nose_weight: float = 1.0
     """Share of the shape change that the nose takes, 0 to 2."""
     mouth_weight: float = 1.0
@@ -52,7 +52,7 @@ class StylizeSettings:
     lipstick on a shut mouth."""
     strokes: float = 1.0
     """How strongly the exemplar's brush or chalk strokes are laid on (paint, hatch), 0 to 2."""
-    stroke_size: float = 1.4
+    stroke_size: float = 1.2
     """Size of the strokes against the face, 1 as in the exemplar, 0.5 to 3."""
     lines: float = 0.8
     """Darkness of drawn lines (hatch, ink), 0 to 1."""

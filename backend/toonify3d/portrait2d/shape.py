@@ -115,7 +115,7 @@ def complete_landmarks(points: FloatArray) -> FloatArray:
     out = points.copy()
     if paired.sum() >= 20:
         weights = np.ones(int(paired.sum()))
-        scale, rotation, shift = _similarity(mirrored[paired], points[paired], weights)
+        scale, rotation, shift = similarity(mirrored[paired], points[paired], weights)
         lone = ~known & known[lm.MIRROR]
         out[lone] = scale * mirrored[lone] @ rotation.T + shift
         known = known | lone
@@ -144,7 +144,7 @@ def align_exemplar(exemplar: FloatArray, subject: FloatArray) -> tuple[FloatArra
     weights = np.ones(len(subject))
     moved, rotation = exemplar, np.eye(3)
     for _ in range(4):
-        scale, rotation, shift = _similarity(exemplar, subject, weights)
+        scale, rotation, shift = similarity(exemplar, subject, weights)
         moved = scale * exemplar @ rotation.T + shift
         error = np.linalg.norm(moved - subject, axis=1)
         weights = 1.0 / np.maximum(error, np.median(error) + 1e-9)
@@ -152,10 +152,19 @@ def align_exemplar(exemplar: FloatArray, subject: FloatArray) -> tuple[FloatArra
     return moved, yaw
 
 
-def _similarity(
+def similarity(
     source: FloatArray, target: FloatArray, weights: FloatArray
 ) -> tuple[float, FloatArray, FloatArray]:
-    """Weighted least-squares similarity (Umeyama 1991): ``target ~ s R source + t``."""
+    """Weighted least-squares similarity (Umeyama 1991): ``target ~ s R source + t``.
+
+    Args:
+        source: ``(n, 3)``.
+        target: ``(n, 3)``.
+        weights: ``(n,)``.
+
+    Returns:
+        Scale, rotation ``(3, 3)`` and shift ``(3,)``.
+    """
     w = weights / weights.sum()
     mean_source, mean_target = w @ source, w @ target
     a, b = source - mean_source, target - mean_target

@@ -288,7 +288,7 @@ def _guides(
     reach = np.tanh(canvas.place / 2.5) * 2.5
     parts.append(reach * np.sqrt(weights.position))
     parts.append(canvas.labels * present * np.sqrt(weights.labels))
-    return np.concatenate(parts, axis=2).astype(np.float32)
+    return np.asarray(np.concatenate(parts, axis=2), np.float32)
 
 
 def _around(band: Float32Array, step: int) -> Float32Array:

@@ -1,0 +1,190 @@
+"""How near stylized portraits are to an exemplar, to each other, and to the person."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import cKDTree
+
+from toonify3d.capture import landmarks as lm
+from toonify3d.portrait2d.colorspace import sample, to_lab
+from toonify3d.portrait2d.exemplar import analyse
+from toonify3d.portrait2d.surface import visible
+from toonify3d.raycast import MeshQuery
+from toonify3d.scene import ByteImage, Displacement, Frame, StylizedView, SurfaceMesh
+
+FloatArray = npt.NDArray[np.float64]
+FACE_WIDTH = 64
+"""Pixels to which faces are brought before patches are compared."""
+PARTS = {
+    "oval": lm.FACE_OVAL,
+    "eyes": (*lm.LEFT_EYE, *lm.RIGHT_EYE),
+    "mouth": lm.LIPS_OUTER,
+}
+
+
+def at_face_width(
+    image: ByteImage, mask: npt.NDArray[np.bool_], width: float
+) -> tuple[ByteImage, npt.NDArray[np.bool_]]:
+    """Scale a picture whose face is ``width`` pixels wide to :data:`FACE_WIDTH`."""
+    scale = FACE_WIDTH / width
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+    small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8), small > 0
+
+
+def sliced_distance(one: FloatArray, two: FloatArray, directions: int = 128) -> float:
+    """Sliced 1-Wasserstein distance of two point sets ``(n, d)``, fixed directions."""
+    rng = np.random.default_rng(0)
+    axes = rng.normal(size=(one.shape[1], directions))
+    axes /= np.linalg.norm(axes, axis=0)
+    at = np.linspace(0.5, 255.5, 256) / 256
+    first, second = (np.quantile(points @ axes, at, axis=0) for points in (one, two))
+    return float(np.abs(first - second).mean())
+
+
+def texture_distance(
+    one: tuple[ByteImage, npt.NDArray[np.bool_]], two: tuple[ByteImage, npt.NDArray[np.bool_]]
+) -> float:
+    """Mean over three Laplacian levels of the distance of 7 x 7 patches (CIELAB)."""
+    first, second = _levels(*one), _levels(*two)
+    return float(np.mean([sliced_distance(a, b) for a, b in zip(first, second, strict=True)]))
+
+
+def _levels(image: ByteImage, mask: npt.NDArray[np.bool_]) -> list[FloatArray]:
+    lab, cover, out = to_lab(image), mask.astype(np.uint8), []
+    for _ in range(3):
+        height, width = cover.shape
+        low = cv2.pyrDown(lab)
+        band = lab - cv2.pyrUp(low, dstsize=(width, height))
+        inner = cv2.erode(cover, np.ones((7, 7), np.uint8), borderValue=0) > 0
+        inner[:3] = inner[-3:] = False
+        inner[:, :3] = inner[:, -3:] = False
+        rows, columns = np.nonzero(inner)
+        step = max(1, len(rows) // 6000)
+        rows, columns = rows[::step], columns[::step]
+        around = range(-3, 4)
+        patches = [band[rows + y, columns + x] for y in around for x in around]
+        out.append(np.concatenate(patches, axis=1).astype(float))
+        lab, cover = low, cv2.resize(cover, low.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    return out
+
+
+def palette_distance(
+    one: tuple[ByteImage, npt.NDArray[np.bool_]], two: tuple[ByteImage, npt.NDArray[np.bool_]]
+) -> float:
+    """Sliced distance of the colours themselves (CIELAB)."""
+    first, second = (to_lab(image)[mask].astype(float) for image, mask in (one, two))
+    return sliced_distance(first, second)
+
+
+def shape_slopes(
+    finder: lm.FaceLandmarker,
+    photos: Sequence[ByteImage],
+    views: Sequence[StylizedView],
+    world: FloatArray,
+    displacement: Displacement,
+) -> dict[str, float]:
+    """Regression of found on requested landmark moves, per part; the mean over the views.
+
+    A part's moves are taken against their own mean and, for the oval, as they are; requested moves
+    smaller than 1.5 pixels (root mean square) say nothing and give NaN.
+    """
+    nearest = cKDTree(displacement.points).query(world)[1]
+    moved = world + displacement.offsets[nearest]
+    found: dict[str, list[float]] = {name: [] for name in PARTS}
+    for photo, view in zip(photos, views, strict=True):
+        before, after = finder.detect(photo), finder.detect(view.image)
+        if before is None or after is None:
+            continue
+        camera = view.frame.camera
+        asked = camera.project(moved)[0] - camera.project(world)[0]
+        # As for exemplars: the detector draws drawn eyes towards human size, so they are measured.
+        got = analyse(view.image, None, after.points).points[:, :2] - before.points[:, :2]
+        for name, ids in PARTS.items():
+            a, g = asked[list(ids)], got[list(ids)]
+            if np.sqrt((a**2).sum(1).mean()) > 1.5:
+                found[name].append(float((a * g).sum() / (a * a).sum()))
+    return {name: float(np.mean(v)) if v else float("nan") for name, v in found.items()}
+
+
+def consistency(
+    scene_image: Any, views: Sequence[StylizedView], mesh: SurfaceMesh, shift: Displacement
+) -> float:
+    """Neighbouring frames' difference at the same surface points, stylized over photographed.
+
+    Photos are compared through the stage-I surface, stylized frames through the bent one.
+    """
+    near, index = cKDTree(shift.points).query(mesh.vertices, k=4)
+    weight = 1.0 / np.maximum(near, 1e-6)
+    weight /= weight.sum(1, keepdims=True)
+    bent = mesh.vertices + (shift.offsets[index] * weight[..., None]).sum(1)
+    ratio = []
+    ordered = sorted(views, key=lambda v: v.frame.yaw)
+    for one, two in itertools.pairwise(ordered):
+        if abs(one.frame.yaw - two.frame.yaw) > 0.3:
+            continue
+        photo = _difference(one.frame, two.frame, scene_image, mesh, mesh.vertices)
+        images = {v.frame.name: v.image for v in (one, two)}
+        style = _difference(one.frame, two.frame, lambda f, i=images: i[f.name], mesh, bent)
+        ratio.append(style / max(photo, 1e-6))
+    return float(np.mean(ratio)) if ratio else float("nan")
+
+
+def _difference(
+    one: Frame, two: Frame, image: Any, mesh: SurfaceMesh, vertices: FloatArray
+) -> float:
+    query = MeshQuery(vertices, mesh.faces)
+    colors, both = [], np.ones(len(vertices), bool)
+    a, b, c = (vertices[mesh.faces[:, i]] for i in range(3))
+    normals = np.zeros_like(vertices)
+    for corner in range(3):
+        np.add.at(normals, mesh.faces[:, corner], np.cross(b - a, c - a))
+    normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    for frame in (one, two):
+        points, seen = visible(frame.camera, query.depth(frame.camera), vertices, 0.003)
+        away = frame.camera.center - vertices
+        facing = (normals * away).sum(1) / np.linalg.norm(away, axis=1)
+        both &= seen & (facing > 0.5)
+        colors.append(sample(to_lab(image(frame)), points))
+    return float(np.sqrt(((colors[0] - colors[1])[both] ** 2).sum(1).mean()))
+
+
+class Identity:
+    """128 numbers per face by dlib's network (face_recognition_models); benchmark only."""
+
+    def __init__(self) -> None:
+        import dlib
+        import face_recognition_models as models
+
+        self._dlib = dlib
+        self._shape = dlib.shape_predictor(models.pose_predictor_five_point_model_location())
+        self._network = dlib.face_recognition_model_v1(models.face_recognition_model_location())
+
+    def __call__(self, image: ByteImage, landmarks: lm.FaceLandmarks) -> FloatArray:
+        """Embedding ``(128,)`` of the face whose landmarks are known."""
+        x0, y0, x1, y1 = landmarks.box
+        box = self._dlib.rectangle(int(x0), int(y0), int(x1), int(y1))
+        shape = self._shape(image, box)
+        return np.array(self._network.compute_face_descriptor(image, shape))
+
+
+def write_table(rows: list[dict[str, Any]], path: Path) -> None:
+    """Rows as a Markdown table."""
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    lines += ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "-" if np.isnan(value) else f"{value:.2f}"
+    return str(value)
