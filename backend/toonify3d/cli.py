@@ -220,6 +220,12 @@ def _add_style_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--portraits", help="for the folder stylizer: NNNN.png, NNNN the source frame"
     )
+    parser.add_argument(
+        "--exemplar-landmarks",
+        metavar="FILE.json",
+        help="where eyes, nose and mouth are in a drawing whose face is not found:"
+        " see docs/exemplars.md",
+    )
     parser.add_argument("--strength", type=float, help="shape change, 0 to 1.5")
     parser.add_argument("--style", help="name of the style; default: the exemplar's")
 
@@ -239,6 +245,7 @@ def _run_job(options: argparse.Namespace) -> int:
         device=options.device,
         stylizer=getattr(options, "stylizer", "builtin"),
         portraits=getattr(options, "portraits", None),
+        exemplar_landmarks=getattr(options, "exemplar_landmarks", None),
         strength=getattr(options, "strength", None),
         style=getattr(options, "style", None),
         overrides=tuple(getattr(options, "overrides", ())),

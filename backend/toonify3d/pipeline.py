@@ -147,7 +147,13 @@ def _style_steps(context: RunContext, scene: Scene, settings: JobSettings, style
             made = stylize_with(stylizer, scene, folder, chosen.stylize, reporter)
         else:
             made = stylize_views(
-                scene, prior_mesh, style.exemplar, folder, chosen.stylize, reporter
+                scene,
+                prior_mesh,
+                style.exemplar,
+                folder,
+                chosen.stylize,
+                reporter,
+                landmarks_file=style.landmarks,
             )
         return {"views_stylized": len(made.views)}
 

@@ -18,6 +18,8 @@ from .service.request import Request
 from .settings import JobSettings, StyleSettings, apply_overrides, preset_settings
 from .settings_doc import from_dict
 
+_LANDMARKS = "landmarks.json"
+"""Copy of the exemplar's landmark file in a style's folder."""
 STYLIZERS = ("builtin", "folder", "dct-net", "vtoonify", "onnx", "command")
 
 
@@ -32,6 +34,8 @@ class Style:
     portraits: Path | None
     portraits_sha256: str | None
     settings: StyleSettings
+    landmarks: Path | None = None
+    landmarks_sha256: str | None = None
 
 
 def prepare(request: Request, job: JobFolder) -> tuple[JobSettings, Style | None]:
@@ -147,8 +151,9 @@ def _style_from_request(request: Request, settings: StyleSettings) -> Style:
             "bad_stylizer",
         )
     exemplar = Path(request.exemplar)
+    landmarks = None if request.exemplar_landmarks is None else Path(request.exemplar_landmarks)
     if request.stylizer == "builtin":
-        load_exemplar(exemplar)
+        load_exemplar(exemplar, landmarks, settings.stylize.look)
     else:  # takes only the palette from the exemplar, so it needs no face
         read_working_image(exemplar)
         if request.stylizer != "folder":
@@ -170,6 +175,8 @@ def _style_from_request(request: Request, settings: StyleSettings) -> Style:
         portraits=portraits,
         portraits_sha256=None if portraits is None else file_hash(portraits),
         settings=settings,
+        landmarks=landmarks,
+        landmarks_sha256=None if landmarks is None else file_hash(landmarks),
     )
 
 
@@ -188,13 +195,20 @@ def _record_style(job: JobFolder, style: Style, wanted: str | None) -> Style:
         "portraits_sha256": style.portraits_sha256,
         "settings": dataclasses.asdict(style.settings),
     }
+    if style.landmarks is not None:
+        description["landmarks_sha256"] = style.landmarks_sha256
     name = job.free_style_name(style.name, description) if wanted is None else style.name
     job.add_style(name, description)
     kept = job.style(name) / f"exemplar{style.exemplar.suffix.lower()}"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(style.exemplar, kept)
-    return dataclasses.replace(style, name=name, exemplar=kept)
+    places = style.landmarks
+    if places is not None:
+        places = job.style(name) / _LANDMARKS
+        if not places.exists():
+            shutil.copyfile(style.landmarks or places, places)
+    return dataclasses.replace(style, name=name, exemplar=kept, landmarks=places)
 
 
 def _stored_settings(job: JobFolder) -> JobSettings:
@@ -215,6 +229,8 @@ def _stored_style(job: JobFolder, name: str) -> Style:
         portraits=None if portraits is None else Path(portraits),
         portraits_sha256=stored["portraits_sha256"],
         settings=from_dict(StyleSettings, stored["settings"]),
+        landmarks=job.style(name) / _LANDMARKS if "landmarks_sha256" in stored else None,
+        landmarks_sha256=stored.get("landmarks_sha256"),
     )
 
 
@@ -237,6 +253,7 @@ def step_keys(job: JobFolder, settings: JobSettings, style: Style | None) -> dic
         style.stylizer,
         style.portraits_sha256,
         chosen.stylize,
+        *(() if style.landmarks_sha256 is None else (style.landmarks_sha256,)),
         *(() if style.stylizer in ("builtin", "folder") else (_adapter_key(chosen.adapter),)),
     )
     keys["geometry"] = step_key("geometry", keys["portraits"], chosen.geometry)

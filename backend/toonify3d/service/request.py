@@ -31,6 +31,9 @@ class Request:
     command (see the adapter settings)."""
     portraits: str | None = None
     """Folder of stylized frames NNNN.png, NNNN the source frame, for the folder stylizer."""
+    exemplar_landmarks: str | None = None
+    """JSON file with the exemplar's eyes, nose and mouth corners, for drawings in which no face is
+    found (see docs/exemplars.md)."""
     strength: float | None = None
     """How far the shape goes towards the exemplar, 0 to 1.5; None keeps the preset's."""
     style: str | None = None
