@@ -57,6 +57,10 @@ fi
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".${extra:+[$extra]}"
 
+# --- the 3D viewer of report.html (three.js, pinned, checked); it is not in the repository --------
+.venv/bin/toonify3d get-viewer >/dev/null ||
+    echo "setup: report.html has no 3D viewer until '.venv/bin/toonify3d get-viewer' succeeds" >&2
+
 # --- for the tests: older Blender versions, each in a small environment of its own; a real window --
 older_blender() {  # FOLDER VERSION
     "$1/bin/python" -c "import importlib.util as u, sys; sys.exit(u.find_spec('bpy') is None)" 2>/dev/null && return
@@ -67,5 +71,6 @@ if [ "$extra" = test ]; then
     older_blender .venv-bpy45 4.5.15
     older_blender .venv-bpy42 4.2.23
     tests/blender/window/setup.sh "$PWD/.window-chroot"
+    tests/report_page/setup.sh
 fi
 echo "setup: done; the command is .venv/bin/toonify3d"

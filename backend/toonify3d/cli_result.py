@@ -10,13 +10,13 @@ from typing import Any, TypeAlias
 from .errors import EXIT_OK, InputError
 
 _Commands: TypeAlias = "argparse._SubParsersAction[Any]"
-_FORMATS = ("glb", "obj", "ply", "stl")
+_FORMATS = ("glb", "obj", "usd", "usda", "usdc", "usdz", "ply", "stl")
 _SHADINGS = ("flat", "soft", "clay", "normal")
 
 
 def add_result_commands(commands: _Commands) -> None:
     """Add ``export`` and ``render`` to the command line."""
-    export = commands.add_parser("export", help="a finished style as GLB, OBJ, PLY or STL")
+    export = commands.add_parser("export", help="a finished style as GLB, OBJ, USD, PLY or STL")
     _add_job(export)
     export.add_argument(
         "--format",
@@ -105,7 +105,8 @@ def _kind(kind: str | None, output: Path | None) -> str:
     """The format asked for; it must fit the file's ending."""
     ending = "" if output is None or output.is_dir() else output.suffix.lower().removeprefix(".")
     if output is not None and not output.is_dir() and ending not in _FORMATS:
-        raise InputError(f"'{output.name}' must end in .glb, .obj, .ply or .stl.", "bad_format")
+        endings = ", ".join(f".{name}" for name in _FORMATS)
+        raise InputError(f"'{output.name}' must end in one of {endings}.", "bad_format")
     if kind is not None and ending and kind != ending:
         raise InputError(f"--format {kind} does not fit the file '{output}'.", "bad_format")
     return kind or ending or "glb"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import shutil
@@ -46,6 +47,7 @@ def examine() -> list[Finding]:
     findings += [_package(module, name) for module, name in _PACKAGES.items()]
     findings += [_opencv_is_single(), *_guarded("CUDA device", _cuda, optional=True)]
     findings += [*_guarded("field kernels", _kernels), _disk(), _memory()]
+    findings += [_viewer(), _usd()]
     return findings
 
 
@@ -128,6 +130,20 @@ def _kernels() -> Finding:
     features, _ = encoding(torch.zeros(8, 3, device=device))
     ok = bool(torch.isfinite(features).all())
     return Finding("field kernels", ok, f"Warp kernel compiled and run on {device}")
+
+
+def _viewer() -> Finding:
+    """The library of the 3D viewer in report.html (``report_page/library.py``)."""
+    from .report_page.library import VERSION, find_library
+
+    there = find_library() is not None
+    detail = f"three.js {VERSION}" if there else "none; report.html shows no 3D viewer"
+    return Finding("report viewer", there, detail, "toonify3d get-viewer", optional=True)
+
+
+def _usd() -> Finding:
+    found = _package("pxr", "usd-core")
+    return dataclasses.replace(found, name="usd-core (export as USD)", optional=True)
 
 
 def _disk() -> Finding:

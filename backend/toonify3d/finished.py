@@ -14,6 +14,7 @@ import numpy.typing as npt
 from .asset.export import write_obj, write_ply, write_stl
 from .asset.render import sample_texture
 from .asset.settings import AssetSettings
+from .asset.usd import KINDS, write_usd
 from .asset.uv import Atlas
 from .errors import InputError
 from .files import write_bytes
@@ -36,6 +37,7 @@ class FinishedStyle:
         albedo: sRGB ``(S, S, 3)``.
         roughness: Of the material.
         ball_radius: Of the ball that closed the surface, unit space.
+        person: ``(V, 3)`` where each vertex lies on the real person, or None.
     """
 
     name: str
@@ -46,6 +48,7 @@ class FinishedStyle:
     albedo: ByteImage
     roughness: float
     ball_radius: float = AssetSettings.ball_radius
+    person: FloatArray | None = None
 
     @property
     def textures(self) -> dict[str, Path]:
@@ -106,6 +109,8 @@ def _read(name: str, folder: Path, settings: dict[str, Any]) -> FinishedStyle:
             normals = data["normals"].astype(np.float64)
             faces = data["faces"].astype(np.int64)
             uvs = data["uvs"].astype(np.float64)
+            known = "prior_vertices" in data.files
+            person = data["prior_vertices"].astype(np.float64) if known else None
         albedo = cv2.imdecode(np.fromfile(folder / "albedo.png", np.uint8), cv2.IMREAD_COLOR)
         if albedo is None:
             raise ValueError("albedo.png is no picture")
@@ -123,6 +128,7 @@ def _read(name: str, folder: Path, settings: dict[str, Any]) -> FinishedStyle:
         albedo=np.ascontiguousarray(albedo[..., ::-1], dtype=np.uint8),
         roughness=float(settings["roughness"]),
         ball_radius=float(settings.get("ball_radius", AssetSettings.ball_radius)),
+        person=person,
     )
 
 
@@ -138,14 +144,14 @@ def atlas_of_corners(faces: IntArray, uvs: FloatArray) -> Atlas:
 
 
 def export_style(item: FinishedStyle, kind: str, path: Path) -> list[Path]:
-    """Write a finished style as ``glb``, ``obj``, ``ply`` or ``stl``.
+    """Write a finished style as ``glb``, ``obj``, ``usd`` (or its kinds), ``ply`` or ``stl``.
 
     GLB as it was made (textures and morph target inside); OBJ with MTL and textures beside it;
     PLY with vertex colours from the texture; STL in millimetres, as slicers read it.
 
     Args:
         item: The style.
-        kind: ``glb``, ``obj``, ``ply`` or ``stl``.
+        kind: ``glb``, ``obj``, ``ply``, ``stl``, or one of :data:`.asset.usd.KINDS`.
         path: The file to write.
 
     Returns:
@@ -153,6 +159,7 @@ def export_style(item: FinishedStyle, kind: str, path: Path) -> list[Path]:
 
     Raises:
         ValueError: Unknown format.
+        InputError: USD is asked for and its library is not installed.
         OSError: Not writable; files already there stay whole.
     """
     if kind == "glb":
@@ -164,6 +171,18 @@ def export_style(item: FinishedStyle, kind: str, path: Path) -> list[Path]:
         colored = SurfaceMesh(item.mesh.vertices, item.mesh.faces, vertex_colors(item))
         write_ply(path, colored)
         return [path]
+    if kind in KINDS:
+        mesh, where = item.mesh, item.textures
+        return write_usd(
+            path,
+            mesh.vertices,
+            item.normals,
+            mesh.faces,
+            item.atlas,
+            where,
+            item.roughness,
+            item.person,
+        )
     if kind == "stl":
         write_stl(path, item.mesh)
         return [path]

@@ -13,7 +13,7 @@ from .errors import InputError
 from .portrait2d.adapters.base import open_stylizer
 from .portrait2d.adapters.settings import AdapterSettings, absolute_paths
 from .portrait2d.exemplar import load_exemplar, read_working_image
-from .service.job import JobFolder, file_hash, finished_step, step_key
+from .service.job import JobFolder, check_style_name, file_hash, finished_step, step_key
 from .service.request import Request
 from .settings import JobSettings, StyleSettings, apply_overrides, preset_settings
 from .settings_doc import from_dict
@@ -168,7 +168,7 @@ def _style_from_request(request: Request, settings: StyleSettings) -> Style:
                 "no_portraits",
             )
     return Style(
-        name=request.style or _default_style_name(exemplar),
+        name=check_style_name(request.style) if request.style else _default_style_name(exemplar),
         exemplar=exemplar,
         exemplar_sha256=file_hash(exemplar),
         stylizer=request.stylizer,

@@ -12,6 +12,7 @@ from toonify3d.errors import InputError
 from toonify3d.service.job import (
     JobFolder,
     StepRecord,
+    check_style_name,
     file_hash,
     finish_step,
     finished_step,
@@ -128,7 +129,42 @@ def test_steps_are_finished_only_for_their_own_key(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "safe"),
-    [("a/b:c", "a_b_c"), ("CON", "_CON"), (" . ", "style"), ("空間", "空間"), ("x" * 99, "x" * 60)],
+    [
+        ("a/b:c", "a_b_c"),
+        ("CON", "_CON"),
+        ("con.toon", "_con.toon"),
+        ("com¹", "_com¹"),
+        ("conman", "conman"),
+        ("COM10", "COM10"),
+        ("toon. .", "toon"),
+        ("x" * 59 + ".y", "x" * 59),
+        ("bad\u202egnp.exe", "bad_gnp.exe"),
+        ("lone \ud800", "lone _"),
+        ("U\u0308n", "Ün"),
+        (" . ", "style"),
+        ("空間", "空間"),
+        ("x" * 99, "x" * 60),
+    ],
 )
 def test_style_names_are_safe_on_windows(name, safe):
     assert safe_name(name) == safe
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "NUL", "toon.", "", " ", "a\nb", "x" * 61])
+def test_given_style_names_are_refused_not_bent(name):
+    with pytest.raises(InputError, match="--style") as caught:
+        check_style_name(name)
+    assert "\n" not in str(caught.value)
+    assert check_style_name("Ünï 空間") == "Ünï 空間"
+
+
+def test_styles_that_differ_in_case_only_are_kept_apart(tmp_path):
+    video = tmp_path / "v.mp4"
+    video.write_bytes(b"video")
+    job = JobFolder(tmp_path / "job")
+    job.create(video, {})
+    job.add_style("Toon", {"exemplar": 1})
+    assert job.free_style_name("toon", {"exemplar": 2}) == "toon-2"
+    assert job.free_style_name("toon", {"exemplar": 1}) == "Toon"
+    with pytest.raises(InputError, match="cannot tell"):
+        job.add_style("toon", {"exemplar": 1})

@@ -120,6 +120,9 @@ def get_library(archive: Path | None = None) -> Path:
     Raises:
         InputError: No network, another file, or no folder can be written.
     """
+    for folder in library_folders() if archive is None else []:
+        if _read(folder) is not None:
+            return folder
     data = _download() if archive is None else _read_archive(archive)
     if hashlib.sha256(data).hexdigest() != ARCHIVE_SHA256:
         raise InputError(

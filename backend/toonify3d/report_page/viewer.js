@@ -147,6 +147,7 @@ function start(gltf, photo) {
     controls.update();
     renderer.render(scene, camera);
     pictures += 1;
+    root.dataset.drawn = pictures;
     if (pictures === 2) {
       document.getElementById('viewer-note').textContent = '';
       root.dataset.viewer = 'ready';

@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import time
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -52,14 +53,36 @@ def versions() -> dict[str, str]:
     return found
 
 
+# Device names that Windows takes for no file, whatever ending follows (superscripts count too).
+_RESERVED = re.compile(r"(?:CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(?:COM|LPT)[0-9\u00b9\u00b2\u00b3])")
+# What no file system likes, what is not text, and what turns the reading order of a name round.
+_UNSAFE = re.compile(
+    r'[<>:"/\\|?*\x00-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u2028-\u202e\u2066-\u2069]'
+)
+
+
 def safe_name(text: str) -> str:
     """A folder name that is legal on Windows, Linux and macOS and keeps non-Latin letters."""
-    name = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", text).strip(" .")[:60]
-    if name.upper() in {"CON", "PRN", "AUX", "NUL"} | {
-        f"{port}{digit}" for port in ("COM", "LPT") for digit in range(1, 10)
-    }:
+    # One spelling of a letter: macOS and Windows would make two folders of one name, or one of two.
+    name = _UNSAFE.sub("_", unicodedata.normalize("NFC", text)).strip(" .")[:60].strip(" .")
+    if _RESERVED.fullmatch(name.split(".")[0].rstrip(" ").upper()):
         name = f"_{name}"
     return name or "style"
+
+
+def check_style_name(name: str) -> str:
+    """A style's name that the user gave.
+
+    Raises:
+        InputError: It is no folder name on every system.
+    """
+    safe = safe_name(name)
+    if safe != unicodedata.normalize("NFC", name):
+        raise InputError(
+            f"--style {name!r} cannot be the name of a folder on every system; use '{safe}'.",
+            "bad_style_name",
+        )
+    return safe
 
 
 @dataclass(frozen=True)
@@ -184,6 +207,13 @@ class JobFolder:
             InputError: The name belongs to another exemplar already.
         """
         document = self.description
+        alike = [other for other in document["styles"] if other.casefold() == name.casefold()]
+        if alike and name not in alike:
+            raise InputError(
+                f"The job already has a style '{alike[0]}', which some systems cannot tell from"
+                f" '{name}'; give another name with --style.",
+                "style_exists",
+            )
         earlier = document["styles"].get(name)
         if earlier is not None and earlier != json.loads(json.dumps(description)):
             raise InputError(
@@ -198,11 +228,13 @@ class JobFolder:
         """``wanted``, or with a number when another exemplar took it."""
         styles = self.description["styles"]
         plain = json.loads(json.dumps(description))
+        # Windows and macOS do not tell "Toon" from "toon".
+        taken = {other.casefold(): other for other in styles}
         name, count = safe_name(wanted), 1
-        while name in styles and styles[name] != plain:
+        while name.casefold() in taken and styles[taken[name.casefold()]] != plain:
             count += 1
             name = f"{safe_name(wanted)}-{count}"
-        return name
+        return taken.get(name.casefold(), name)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
