@@ -46,6 +46,7 @@ class Bake:
         self.target, self.output, self.problem = target, mesh.parent, ""
         style, job = result.parent.name, result.parents[2]
         options = ["--style", style, "--size", str(size), "--output", str(mesh.parent)]
+        options += ["--up", "z"]
         self._task.start(python, ["bake", str(job), "--mesh", str(mesh), *options])
 
     def poll(self) -> bool:

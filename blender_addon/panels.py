@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sidebar tab "Toonify". Drawing reads memory only: no disk, no process."""
+"""The sidebar tab "Toonify". Drawing starts nothing and reads no file but the pictures shown."""
 
 from __future__ import annotations
 

@@ -113,15 +113,18 @@ class _NoOverride:
 
 
 def _with_window(scene: bpy.types.Scene | None = None) -> Any:
-    """A context with a window, which operators want and timers lack."""
+    """A context with a window, which operators want and timers lack, and with that scene.
+
+    A scene that no window shows comes without one.
+    """
     manager = bpy.context.window_manager
-    window = manager.windows[0] if manager and len(manager.windows) else None
-    if window is None:
-        return _NoOverride() if scene is None else bpy.context.temp_override(scene=scene)
-    own = next((item for item in manager.windows if item.scene == scene), window)
-    if scene is None or own.scene == scene:
-        return bpy.context.temp_override(window=own)
-    return bpy.context.temp_override(window=own, scene=scene)
+    windows = list(manager.windows) if manager else []
+    if scene is not None and windows and all(item.scene != scene for item in windows):
+        # Never a window together with another scene than its own: Blender crashes (measured).
+        return bpy.context.temp_override(scene=scene, view_layer=scene.view_layers[0])
+    shown = (item for item in windows if scene is None or item.scene == scene)
+    window = next(shown, None)
+    return _NoOverride() if window is None else bpy.context.temp_override(window=window)
 
 
 def start_check(scene: bpy.types.Scene, capture: Path, *, then_start: bool) -> None:

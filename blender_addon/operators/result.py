@@ -55,9 +55,12 @@ def _select(context: bpy.types.Context, avatar: bpy.types.Object) -> None:
     layer = context.view_layer
     if layer is None or (layer.objects.active and layer.objects.active.mode != "OBJECT"):
         return
+    try:
+        avatar.select_set(True, view_layer=layer)
+    except RuntimeError:  # the artist looks at another view layer
+        return
     for item in list(layer.objects.selected):
-        item.select_set(False)
-    avatar.select_set(True)
+        item.select_set(item == avatar, view_layer=layer)
     layer.objects.active = avatar
 
 

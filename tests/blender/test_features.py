@@ -203,6 +203,7 @@ def test_features_in_blender(extension_zip, tmp_path, version):
     _live_view(result)
     _bake(result)
     assert result["refine"]["command"] == "refine" and result["refine"]["style"] == "toon"
+    assert result["away"] == "Elsewhere" and result["came_into"] == [1, 0]
     assert result["dropped"] == ["new.MOV", "a.png", "b.jpg"]
     assert "neither" in result["drop_refused"]
     table = json.loads(estimates.SETTINGS.read_text("utf-8"))["docs"]

@@ -137,6 +137,19 @@ wait(idle)
 out["failed"] = [[j.state.name, j.problem.code] for j in session.queue.jobs[-2:]]
 bpy.ops.toonify3d.remove_exemplar(index=0)
 
+# -- two scenes: the avatar comes into the one that its job was started in --
+settings.capture = str(FOLDER / "good film.mp4")
+bpy.ops.toonify3d.stylize()
+away = bpy.data.scenes.new("Elsewhere")
+before = {item.name for item in scene.objects}
+window = bpy.context.window_manager.windows[0]
+window.scene = away
+out["away"] = bpy.context.scene.name
+wait(idle)
+window.scene = scene
+out["came_into"] = [len({o.name for o in scene.objects} - before), len(away.objects)]
+bpy.data.scenes.remove(away)
+
 # -- refine --
 bpy.ops.toonify3d.show_job(index=0)
 done = session.queue.current
