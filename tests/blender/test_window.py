@@ -13,7 +13,7 @@ from harness import ROOT
 
 CHROOT = Path(os.environ.get("TOONIFY3D_BLENDER_CHROOT", ROOT / ".window-chroot"))
 TOOLS = ("Xvfb", "xdotool", "import", "chroot")
-SIZE = (1400, 1000)
+SIZE = (1400, 1280)
 INSIDE = "/tmp/toonify-window"
 PINK = (250, 60, 90)  # the fake result's texture
 

@@ -31,7 +31,7 @@ def wait_until(condition, seconds):
         yield 0.05
 
 
-def click(operator):
+def click(operator, upwards=False):
     """Find an operator's button as a person does, with the pointer, and have it clicked.
 
     Blender tells which operator lies under the pointer (Copy Python Command), so no place in the
@@ -44,7 +44,8 @@ def click(operator):
     start = time.monotonic()
     top, bottom = sidebar.y + sidebar.height - 20, sidebar.y + 10
     for fraction, step in ((0.45, 17), (0.45, 9), (0.2, 13), (0.7, 13)):
-        for y in range(top, bottom, -step):
+        rows = range(top, bottom, -step)
+        for y in reversed(rows) if upwards else rows:
             window.cursor_warp(sidebar.x + int(fraction * sidebar.width), y)
             yield 0.03
             bpy.context.window_manager.clipboard = ""
@@ -96,7 +97,7 @@ def steps():
     yield 1.0
     yield from ask("3-running-later")
 
-    yield from click("toonify3d.cancel")
+    yield from click("toonify3d.cancel", upwards=True)
     start = time.monotonic()
     yield from wait_until(lambda: job.state.finished, 20)
     report["cancelled"] = [job.state.name, time.monotonic() - start]
@@ -104,7 +105,7 @@ def steps():
     yield from ask("4-cancelled")
 
     (OUT / "pace").write_text("0.03")
-    yield from click("toonify3d.resume")
+    yield from click("toonify3d.resume", upwards=True)
     yield from wait_until(lambda: session.queue.current is not job, 20)
     job = session.queue.current
     yield from wait_until(lambda: job.state.finished and not job.active, 60)
