@@ -28,7 +28,7 @@ from ..scene import Camera, Float32Array, Frame, Scene
 from .adapters.depth_source import check_depth_source, external_maps
 from .depth_settings import DepthSettings
 from .hull import Hull, visual_hull
-from .look_at import neighbours, useful_angle
+from .look_at import neighbours, spacing, useful_angle
 
 _NOISE = 2.0
 """Variance of the grey levels' noise: flat skin correlates badly instead of by chance."""
@@ -106,7 +106,9 @@ def _sweep_all(
     cameras = [view.camera for view in views]
     center = hull.normalization.center
     reach = useful_angle(cameras, center)
-    chosen = list(range(0, len(views), max(1, settings.frame_step)))
+    # Maps check each other, so they must not stand farther apart than views that are compared.
+    step = min(settings.frame_step, int(0.5 * reach / spacing(cameras, center)))
+    chosen = list(range(0, len(views), max(1, step)))
     estimates = {}
     for done, index in enumerate(chosen):
         left, right = neighbours(cameras, center, index, settings.neighbour_angles, reach)

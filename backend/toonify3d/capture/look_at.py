@@ -80,13 +80,16 @@ def useful_angle(
     cameras: Sequence[Camera], center: FloatArray, usual: float = 28.0, largest: float = 42.0
 ) -> float:
     """Largest angle in degrees at which views are compared: more when the views stand far apart."""
-    if len(cameras) < 2:
-        return usual
+    return float(np.clip(1.3 * spacing(cameras, center), usual, largest))
+
+
+def spacing(cameras: Sequence[Camera], center: FloatArray) -> float:
+    """Median angle in degrees from a view to the nearest other one, seen from ``center``."""
     nearest = []
     for index in range(len(cameras)):
         angles = np.delete(view_angles(cameras, center, index), index)
-        nearest.append(float(angles.min()))
-    return float(np.clip(1.3 * np.median(nearest), usual, largest))
+        nearest.append(float(angles.min(initial=180.0)))
+    return max(1e-3, float(np.median(nearest)))
 
 
 def neighbours(

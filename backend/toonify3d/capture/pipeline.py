@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..files import write_bytes, write_image, write_json
 from ..progress import Progress, SubProgress
 from ..scene import ByteImage, Camera, FloatArray, Frame, Scene
+from .adapters.depth_source import check_depth_source
 from .align import Alignment, align, align_without_face, camera_yaw, goes_round, turned, with_front
 from .cameras import SolvedCameras, moved, solve_cameras, undistort
 from .depth import compute_depth
@@ -24,12 +25,14 @@ from .feature_masks import check_features_setting, feature_masks
 from .hull import visual_hull
 from .landmarks import FaceLandmarker, FaceLandmarks
 from .masks import compute_masks
+from .measured import judge_cameras, publish
 from .object_start import circles_something
 from .posed import is_posed
 from .posed_frames import check_posed, solved_from_posed
 from .probe import probe
 from .selection import FrameChoice, choose_frames
 from .settings import CaptureSettings
+from .subject import measured_motion
 from .user_data import check_mask_folder, exif_focal, user_masks
 from .video import check_source as check_pictures
 from .video import decode, image_files
@@ -66,7 +69,7 @@ def run_capture(
 ) -> Scene:
     """Turn a video or image folder into a scene under ``root``.
 
-    Writes ``frames/ masks/ depth/ hull.npz sparse.ply report.json`` and, last of all,
+    Writes ``frames/ masks/ depth/ hull.npz sparse.ply report.json findings.json`` and, last of all,
     ``cameras.json``: the scene is complete when and only when that file exists. An interrupted
     capture starts over.
 
@@ -84,11 +87,13 @@ def run_capture(
         InputError: One sentence on what is wrong with the capture: codes ``missing``,
             ``not_a_video``, ``too_few_frames``, ``mixed_sizes``, ``unreadable_image``,
             ``no_person``, ``plain_background``, ``cameras_failed``, ``no_masks``, ``mask_size``,
-            ``bad_cameras``, ``lens_model``, ``no_images``.
+            ``bad_cameras``, ``lens_model``, ``no_images``; and, when settings name other programs
+            for masks or depth, theirs (:mod:`.adapters`).
         CancelledError: By ``progress``.
     """
     check_source(source, settings.min_frames)
     check_mask_folder(settings.masks)
+    check_depth_source(settings.depth)
     check_features_setting(settings.features)
     _clear(root)
     report = _Report(progress)
@@ -126,11 +131,23 @@ def run_capture(
         alignment = _align(solved, faces, sources, settings, part)
         solved = moved(solved, alignment.similarity)
     with report.step("masks", 0.57, 0.8) as part:
-        masks = _masks(solved, [given.get(choice.indices[i]) for i in solved.kept], settings, part)
+        own = [given.get(choice.indices[i]) for i in solved.kept]
+        masks = _masks(solved, own, settings, part)
+        yours = sum(mask is not None for mask in own)
+        report.facts["masks"] = {"source": settings.masks.source, "yours": yours}
     with report.step("writing", 0.8, 0.84) as part:
         scene = _write(root, choice, solved, masks, alignment, part)
+        motion = measured_motion(solved.images, solved.cameras, masks)
+        yaws = np.array([frame.yaw for frame in scene.frames])
+        given_front = settings.front_frame >= 0
+        measured = judge_cameras(
+            source.name, len(choice.indices), yaws, alignment, motion, given_front
+        )
+        publish(measured, root, part)
     with report.step("depth", 0.84, 1.0) as part:
         compute_depth(scene, settings.depth, device, part)
+        maps = sum(1 for _ in (root / "depth").glob("*.npz"))
+        report.facts["depth"] = {"source": settings.depth.source, "maps": maps}
     scene.notes = report.warnings
     report.write(root, choice, solved, alignment)
     scene.save()
@@ -145,6 +162,7 @@ class _Report:
     progress: Progress
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @contextmanager
     def step(self, name: str, start: float, stop: float) -> Iterator[Progress]:
@@ -182,6 +200,7 @@ class _Report:
                 "views": alignment.views,
                 "landmark_error_px": None if np.isnan(alignment.error) else alignment.error,
             },
+            **self.facts,
             "seconds": self.seconds,
             "warnings": self.warnings,
         }
