@@ -119,7 +119,7 @@ def test_glb_slider_leads_to_the_person(made, faces_of_two):
     (mesh,) = tree["meshes"]
     (primitive,) = mesh["primitives"]
     assert mesh["extras"]["targetNames"] == ["Photoreal"] and mesh["weights"] == [0.0]
-    assert set(primitive["attributes"]) == {"POSITION", "NORMAL", "TEXCOORD_0"}
+    assert set(primitive["attributes"]) == {"POSITION", "NORMAL", "TANGENT", "TEXCOORD_0"}
     (target,) = primitive["targets"]
     style, _ = read(primitive["attributes"]["POSITION"])
     move, bounded = read(target["POSITION"])

@@ -15,6 +15,7 @@ from trimesh.visual.texture import TextureVisuals
 
 from ..files import write_atomic, write_bytes, write_image, write_text
 from ..scene import ByteImage, FloatArray, SurfaceMesh
+from .bake import tangent_frames
 from .mesh import vertex_normals
 from .morph import PHOTOREAL
 from .uv import Atlas
@@ -24,6 +25,7 @@ IntArray = npt.NDArray[np.int64]
 TO_GLTF = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 MATERIAL = "StylizedAvatar"
 _TARGET = "_TARGET_"
+_TANGENT = "_TANGENT"
 
 
 def write_glb(
@@ -74,30 +76,55 @@ def write_glb(
         for name, move in moves.items():
             values = (move[atlas.source] @ TO_GLTF.T).astype(np.float32)
             mesh.vertex_attributes[_TARGET + name] = values
+    if normal_map is not None:
+        # The very tangents that the map was baked with: no viewer has to guess them.
+        mesh.vertex_attributes[_TANGENT] = _tangents(vertices, normals, atlas)
     scene = trimesh.Scene()
     scene.add_geometry(mesh, node_name="Avatar", geom_name="Avatar")
-    data: Any = scene.export(
-        file_type="glb", include_normals=True, tree_postprocessor=_attributes_to_target
-    )
+    data: Any = scene.export(file_type="glb", include_normals=True, tree_postprocessor=_finish_tree)
     write_bytes(path, bytes(data))
 
 
-def _attributes_to_target(tree: dict[str, Any]) -> dict[str, Any]:
-    """Turn the attributes whose names begin with ``_TARGET`` into a morph target.
+def _tangents(vertices: FloatArray, normals: FloatArray, atlas: Atlas) -> npt.NDArray[np.float32]:
+    """Tangents with the bitangent's sign ``(N, 4)`` in glTF's axes (glTF 2.0, 3.7.2.1)."""
+    normal = normals[atlas.source]
+    tangent, sign = tangent_frames(vertices[atlas.source], normal, atlas)
+    # Where a triangle has no extent in UV any direction in the plane will do.
+    axis = np.eye(3)[np.abs(normal).argmin(axis=1)]
+    spare = np.cross(normal, axis)
+    lost = np.linalg.norm(tangent, axis=1) < 0.5
+    tangent = np.where(lost[:, None], spare, tangent)
+    tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-12)
+    return np.column_stack([tangent @ TO_GLTF.T, sign]).astype(np.float32)
 
-    trimesh writes custom attributes but no morph targets; in the file both are accessors, so only
-    the references have to move (glTF 2.0, 3.7.2.2 "Morph Targets").
+
+def _finish_tree(tree: dict[str, Any]) -> dict[str, Any]:
+    """What trimesh cannot write: morph targets, tangents, and what each buffer view is for.
+
+    trimesh writes custom attributes; in the file these are accessors like any other, so only the
+    references have to move (glTF 2.0, 3.7.2.2 "Morph Targets").
     """
     for mesh in tree.get("meshes", []):
         for primitive in mesh["primitives"]:
             attributes = primitive["attributes"]
+            if _TANGENT in attributes:
+                attributes["TANGENT"] = attributes.pop(_TANGENT)
             names = [name for name in attributes if name.startswith(_TARGET)]
             if names:
                 target = {name.removeprefix(_TARGET): attributes.pop(name) for name in names}
                 primitive["targets"] = [target]
                 mesh["weights"] = [0.0]
                 mesh.setdefault("extras", {})["targetNames"] = [PHOTOREAL]
+            _name_targets(tree, primitive)
     return tree
+
+
+def _name_targets(tree: dict[str, Any], primitive: dict[str, Any]) -> None:
+    """Say which buffer views hold vertices and which indices (glTF 2.0, 5.11.5)."""
+    vertex = [*primitive["attributes"].values()]
+    vertex += [index for target in primitive.get("targets", []) for index in target.values()]
+    for index, kind in [(primitive["indices"], 34963), *((index, 34962) for index in vertex)]:
+        tree["bufferViews"][tree["accessors"][index]["bufferView"]]["target"] = kind
 
 
 def write_npz(
