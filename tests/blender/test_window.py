@@ -1,5 +1,6 @@
 """The panel in a real Blender window on a virtual screen, clicked with a real mouse pointer."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -46,8 +47,8 @@ def blender(display, *arguments, **variables):
     return ["chroot", str(CHROOT), "env", *pairs, "blender", *arguments]
 
 
-@pytest.fixture
-def screen():
+@contextlib.contextmanager
+def running_screen():
     """A virtual screen on a free display number, which Xvfb chooses and tells."""
     reader, writer = os.pipe()
     screen = f"{SIZE[0]}x{SIZE[1]}x24"
@@ -57,8 +58,16 @@ def screen():
         with os.fdopen(reader) as told:
             number = told.readline().strip()
         assert number, "Xvfb did not start"
-        yield f":{number}"
-        server.terminate()
+        try:
+            yield f":{number}"
+        finally:
+            server.terminate()
+
+
+@pytest.fixture
+def screen():
+    with running_screen() as display:
+        yield display
 
 
 @pytest.fixture
@@ -68,7 +77,8 @@ def stage(extension_zip):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     here = ROOT / "tests" / "blender"
-    for path in (here / "fake_worker.py", here / "window" / "drive.py", extension_zip):
+    window = here / "window"
+    for path in (here / "fake_worker.py", window / "driver.py", window / "drive.py", extension_zip):
         shutil.copy(path, folder)
     (folder / "capture.mp4").write_bytes(b"film")
     shutil.copy(ROOT / "assets" / "demo" / "exemplar_glossy.png", folder / "exemplar.png")
@@ -81,13 +91,15 @@ def stage(extension_zip):
     return folder
 
 
-def serve(process, stage, display, seconds=200):
+def serve(process, stage, display, seconds=200, prepare=None):
     """Take the pictures that the window asks for, and click where its pointer is."""
     environment = dict(os.environ, DISPLAY=display)
     deadline = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < deadline:
         for want in stage.glob("*.want"):
             time.sleep(0.7)
+            if prepare:
+                prepare(want.stem, environment)
             part = stage / "part.png"
             subprocess.run(["import", "-window", "root", str(part)], env=environment, check=True)
             part.rename(want.with_suffix(".png"))
