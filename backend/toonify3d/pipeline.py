@@ -20,6 +20,7 @@ from .plan import Style, prepare, step_folders, step_keys, unfinished
 from .portrait2d.adapters.base import open_stylizer, stylize_with
 from .portrait2d.exemplar import read_working_image
 from .portrait2d.folder import load_folder_views
+from .portrait2d.person_regions import person_regions
 from .portrait2d.pipeline import stylize_views
 from .portrait2d.store import load_stylized
 from .progress import SubProgress
@@ -194,8 +195,10 @@ def _style_steps(context: RunContext, scene: Scene, settings: JobSettings, style
 
     def asset() -> dict[str, Any]:
         exemplar = read_working_image(style.exemplar)
+        looking, building = SubProgress(reporter, 0.0, 0.1), SubProgress(reporter, 0.1, 1.0)
+        regions = person_regions(scene, prior_mesh, job.prior / "regions.npz", looking)
         report = build_asset(
-            avatar, prior_mesh, scene, exemplar, folders["asset"], chosen.asset, reporter
+            avatar, prior_mesh, scene, exemplar, folders["asset"], chosen.asset, building, regions
         )
         return dataclasses.asdict(report)
 

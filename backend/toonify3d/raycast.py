@@ -88,13 +88,13 @@ class MeshQuery:
         # Single precision keeps more digits round the mesh's own centre.
         self.center = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
         self._mesh: Any = wp.Mesh(
-            points=self._vectors(vertices - self.center),
+            points=self.vectors(vertices - self.center),
             indices=wp.array(faces.astype(np.int32).reshape(-1), dtype=int, device=device),
         )
 
     def cast(self, origins: FloatArray, directions: FloatArray, reach: float = FAR) -> Hits:
         """First hits of rays ``(N, 3)``, unit ``directions``."""
-        inputs = [self._vectors(origins - self.center), self._vectors(directions), reach]
+        inputs = [self.vectors(origins - self.center), self.vectors(directions), reach]
         return self._launch(_cast, inputs, len(origins))
 
     def depth(self, camera: Camera) -> Float32Array:
@@ -109,7 +109,7 @@ class MeshQuery:
 
     def closest(self, points: FloatArray) -> Hits:
         """Exact closest points of the surface to ``points (N, 3)``."""
-        return self._launch(_closest, [self._vectors(points - self.center)], len(points))
+        return self._launch(_closest, [self.vectors(points - self.center)], len(points))
 
     def _launch(self, kernel: Any, inputs: list[Any], count: int) -> Hits:
         face = wp.full(count, -1, dtype=int, device=self.device)
@@ -125,7 +125,13 @@ class MeshQuery:
         weights = np.stack([values[:, 1], values[:, 2], 1 - values[:, 1] - values[:, 2]], axis=1)
         return Hits(face.numpy().astype(np.int64), values[:, 0], weights)
 
-    def _vectors(self, points: FloatArray) -> Any:
+    @property
+    def mesh_id(self) -> Any:
+        """For kernels of other modules; coordinates are relative to :attr:`center`."""
+        return self._mesh.id
+
+    def vectors(self, points: FloatArray) -> Any:
+        """``(N, 3)`` as a Warp array of the query's device."""
         data = np.ascontiguousarray(points, dtype=np.float32)
         return wp.array(data, dtype=wp.vec3, device=self.device)
 

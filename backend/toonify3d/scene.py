@@ -254,6 +254,21 @@ class StylizedView:
 
 
 @dataclass(frozen=True)
+class LabelledPoints:
+    """Places with soft labels, such as skin, hair and clothes on the real person.
+
+    Attributes:
+        points: ``(N, 3)`` world metres.
+        labels: ``(N, K)`` in 0 to 1; rows sum to 1.
+        names: Of the K labels.
+    """
+
+    points: FloatArray
+    labels: Float32Array
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Displacement:
     """The stylizer's 3D shape change, offered to stage II as its start.
 

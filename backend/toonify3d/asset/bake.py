@@ -22,6 +22,7 @@ from ..scene import ByteImage, Float32Array, FloatArray
 from .levelset import ClippedField
 from .mesh import corner_angles, vertex_normals
 from .raster import rasterize
+from .unseen import Calm
 from .uv import Atlas
 
 IntArray = npt.NDArray[np.int64]
@@ -161,6 +162,7 @@ def bake(
     size: int,
     progress: Progress,
     options: BakeOptions = BakeOptions(),
+    calm: Calm | None = None,
 ) -> Bake:
     """Bake albedo and normals of ``field`` onto a mesh with UVs.
 
@@ -173,9 +175,10 @@ def bake(
         size: Side of the textures.
         progress: Told how far it is.
         options: See there.
+        calm: Colours for what no frame shows, per vertex of the mesh.
     """
     supersample = options.supersample
-    baker = _Baker(field, dense, vertices, faces, atlas, size * supersample, options)
+    baker = _Baker(field, dense, vertices, faces, atlas, size * supersample, options, calm)
     # Integers at once, band by band: floats would take gigabytes at 8k.
     kind, top = (np.uint16, 65535) if options.bits == 16 else (np.uint8, 255)
     colors: npt.NDArray[Any] = np.zeros((size, size, baker.channels), dtype=kind)
@@ -253,7 +256,9 @@ class _Baker:
         atlas: Atlas,
         size: int,
         options: BakeOptions,
+        calm: Calm | None,
     ) -> None:
+        self.calm = calm
         self.field, self.dense, self.atlas, self.size = field, dense, atlas, size
         self.channels = 6 if field.paired else 3
         self.device, self.reach = options.device, options.reach
@@ -282,7 +287,7 @@ class _Baker:
             corners = self.atlas.faces[owner[inside]]
             bary = weights[inside].astype(np.float64)
             place, direction, distance = self._on_surface(corners, bary)
-            color = self._colors(place, direction)
+            color = self._calmed(self._colors(place, direction), corners, bary)
             good = np.isfinite(color).all(axis=1)
             self.texels += len(good)
             self.finite += int(good.sum())
@@ -350,6 +355,15 @@ class _Baker:
         for offset, weight in zip(self.offsets, self.weights, strict=True):
             out += weight * read(place + offset * self.half_length * direction)
         return out
+
+    def _calmed(self, color: FloatArray, corners: IntArray, bary: FloatArray) -> FloatArray:
+        if self.calm is None:
+            return color
+        vertex = self.atlas.source[corners]
+        weight = np.einsum("nk,nk->n", bary, self.calm.weight[vertex])[:, None]
+        smooth = np.einsum("nk,nkc->nc", bary, self.calm.colors[vertex])
+        # A field may have no colour at all inside the head.
+        return np.where(weight > 0.999, smooth, (1 - weight) * color + weight * smooth)
 
     def _tangent_space(
         self, corners: IntArray, bary: FloatArray, direction: FloatArray

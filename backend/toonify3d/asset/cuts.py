@@ -12,6 +12,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components, dijkstra
 
 from ..scene import FloatArray
+from .flatten import border_loop
 from .mesh import adjacent_faces, face_components, half_edge_twins
 
 IntArray = npt.NDArray[np.int64]
@@ -39,7 +40,7 @@ def label_regions(
     """
     labels = np.full(len(faces), REST, dtype=np.int64)
     # Something with handles is cut by xatlas, which needs no help.
-    base = _base(vertices, faces) if is_ball(faces) else None
+    base = _base(vertices, faces) if is_simple(faces) and _euler(faces) == 2 else None
     if base is not None:
         labels[base] = BASE
     if face_region is not None and face_region.any():
@@ -47,10 +48,14 @@ def label_regions(
     return labels
 
 
-def is_ball(faces: IntArray) -> bool:
-    """Whether a closed mesh is one piece without handles."""
+def is_simple(faces: IntArray) -> bool:
+    """Whether a mesh is one piece without handles, closed or with one hole."""
+    return _euler(faces) in (1, 2) and face_components(faces)[0] == 1
+
+
+def _euler(faces: IntArray) -> int:
     edges = np.unique(np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1), axis=0)
-    return len(np.unique(faces)) - len(edges) + len(faces) == 2 and face_components(faces)[0] == 1
+    return len(np.unique(faces)) - len(edges) + len(faces)
 
 
 def disk_of(faces: IntArray, region: BoolArray) -> BoolArray:
@@ -63,11 +68,11 @@ def disk_of(faces: IntArray, region: BoolArray) -> BoolArray:
 def seam_path(vertices: FloatArray, faces: IntArray, labels: IntArray) -> IntArray:
     """Edges ``(E, 2)`` of the seam: from the base up the back over the crown to the face.
 
-    Without a base it starts at the lowest vertex, without a face it ends at the crown. It runs
-    near the plane of symmetry and never in front below the crown.
+    It starts at the hole of an open mesh, without a base or hole at the lowest vertex; without a
+    face it ends at the crown. It runs near the plane of symmetry, never in front below the crown.
     """
     rest = np.unique(faces[labels == REST])
-    if not len(rest) or not is_ball(faces):
+    if not len(rest) or not is_simple(faces):
         return np.zeros((0, 2), dtype=np.int64)
     points = vertices[rest]
     middle, size = _middle(vertices, faces, labels), np.ptp(vertices, axis=0)
@@ -78,7 +83,9 @@ def seam_path(vertices: FloatArray, faces: IntArray, labels: IntArray) -> IntArr
     way = rest[np.argmin(level + np.where(behind, 0.0, size[2]) - 0.5 * points[:, 1])]
     graph = _edge_graph(vertices, faces[labels == REST], middle, float(size.max()))
     base, face = _shared(faces, labels, BASE), _shared(faces, labels, FACE)
+    hole = border_loop(faces)
     start = base if len(base) else np.array([rest[np.argmin(points[:, 2])]])
+    start = start if hole is None else hole
     crown = rest[np.argmax(points[:, 2] - 4.0 * np.abs(points[:, 0] - middle))]
     first = _walk(graph, int(way), start)
     second = _walk(graph, int(way), np.array([crown]))

@@ -65,11 +65,20 @@ class ClippedField:
         self.crop_z = crop_z
 
     @classmethod
-    def of_scene(cls, field: Field, scene: Scene, ball_radius: float) -> ClippedField:
-        """The field cut by the ball and by the scene's chest plane."""
+    def of_scene(
+        cls, field: Field, scene: Scene, ball_radius: float, bottom: float | None = None
+    ) -> ClippedField:
+        """The field cut by the ball and by the scene's chest plane, or by a higher ``bottom``.
+
+        Args:
+            field: The field.
+            scene: The capture.
+            ball_radius: Of the closing ball, unit space.
+            bottom: Height in world metres below which no frame shows anything, or None.
+        """
         norm: Normalization = scene.normalization
-        crop_z = (scene.crop_z - norm.center[2]) / norm.radius
-        return cls(field, ball_radius, float(crop_z))
+        height = scene.crop_z if bottom is None else max(scene.crop_z, bottom)
+        return cls(field, ball_radius, float((height - norm.center[2]) / norm.radius))
 
     def clip(self, points: FloatArray) -> FloatArray:
         """Distance ``(N,)`` to the cutting solid alone, positive outside it."""

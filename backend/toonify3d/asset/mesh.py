@@ -94,6 +94,33 @@ def largest_component(vertices: FloatArray, faces: IntArray) -> tuple[FloatArray
     return vertices, kept, count - 1
 
 
+def open_bottom(
+    vertices: FloatArray, faces: IntArray, height: float, tolerance: float
+) -> IntArray | None:
+    """The faces without the flat cap at the bottom; None when there is no cap to take away.
+
+    Args:
+        vertices: ``(V, 3)``, Z up.
+        faces: ``(F, 3)`` of a closed mesh.
+        height: Of the cut.
+        tolerance: By how much the cap's vertices may be off it.
+    """
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    cross = np.cross(b - a, c - a)
+    down = -cross[:, 2] > 0.7 * np.linalg.norm(cross, axis=1)
+    flat = (np.abs(vertices[faces][..., 2] - height) < tolerance).all(axis=1)
+    cap = down & flat
+    if not cap.any():
+        return None
+    first, second = adjacent_faces(faces)
+    both = cap[first] & cap[second]
+    count = len(faces)
+    graph = coo_matrix((np.ones(int(both.sum())), (first[both], second[both])), (count, count))
+    _, label = connected_components(graph, directed=False)
+    cap &= label == np.argmax(np.bincount(label, cap))
+    return np.asarray(faces[~cap])
+
+
 def compact(vertices: FloatArray, faces: IntArray) -> tuple[FloatArray, IntArray]:
     """Drop the vertices that no face uses."""
     used, inverse = np.unique(faces, return_inverse=True)

@@ -2,23 +2,83 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ..raycast import MeshQuery
-from ..scene import FloatArray, SurfaceMesh
+from ..scene import FloatArray, Normalization, SurfaceMesh
+from .levelset import ClippedField, Field
 
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 # The name of the morph target (GLB) and of the shape key (Blender): 0 is the style, 1 the person.
 PHOTOREAL = "Photoreal"
 # Positions of the slider at which triangles are looked at, both ends included.
 POSITIONS = 11
+# Unit space by which vertices of the flat cut may be off its plane.
+PLANE_SLACK = 1e-3
+
+
+@dataclass(frozen=True)
+class Bottom:
+    """The flat cut under the bust, which belongs to no face of the real person.
+
+    Attributes:
+        height: World metres.
+        plane: Vertices ``(V,)`` that lie on the cut, its rim too.
+        inner: Vertices ``(V,)`` inside its rim.
+    """
+
+    height: float
+    plane: BoolArray
+    inner: BoolArray
+
+    @classmethod
+    def of(
+        cls, field: ClippedField, vertices: FloatArray, normalization: Normalization
+    ) -> Bottom | None:
+        """The cut of a mesh's vertices ``(V, 3)`` in unit space; None without one."""
+        plane = np.abs(vertices[:, 2] - field.crop_z) < PLANE_SLACK
+        if not plane.any():
+            return None
+        inner = plane.copy()
+        with torch.no_grad():
+            points = torch.as_tensor(vertices[plane], dtype=torch.float32)
+            depth = field.field.sdf(points.to(field.field.device)).cpu().numpy().reshape(-1)
+        inner[plane] = depth < -PLANE_SLACK
+        height = field.crop_z * normalization.radius + normalization.center[2]
+        return cls(float(height), plane, inner)
+
+
+def on_the_person(
+    avatar: Field, vertices: FloatArray, normalization: Normalization, bottom: Bottom | None
+) -> FloatArray | None:
+    """Where each vertex ``(V, 3)`` (unit space) lies on the real person, in the world.
+
+    Only a field that knows the way back (stage II's deformation) can say; None otherwise. The
+    flat cut stays flat.
+    """
+    to_prior = getattr(avatar, "to_prior", None)
+    if to_prior is None:
+        return None
+    with torch.no_grad():
+        points = torch.as_tensor(vertices, dtype=torch.float32, device=avatar.device)
+        person = normalization.to_world(to_prior(points).cpu().numpy().astype(np.float64))
+    if bottom is not None:
+        person[bottom.inner, 2] = bottom.height
+    return person
 
 
 def morph_figures(
-    style: FloatArray, person: FloatArray, faces: IntArray, prior: SurfaceMesh
+    style: FloatArray,
+    person: FloatArray,
+    faces: IntArray,
+    prior: SurfaceMesh,
+    bottom: Bottom | None = None,
 ) -> dict[str, Any]:
     """How good the slider is: the person's end against the prior's surface, and its way there.
 
@@ -27,6 +87,7 @@ def morph_figures(
         person: ``(V, 3)``, slider at 1.
         faces: ``(F, 3)``.
         prior: The real person's surface.
+        bottom: The flat cut, if the mesh has one; it is compared with its plane.
 
     Returns:
         ``surface_median, surface_p95, surface_max``: distance of vertices and face centres to the
@@ -35,7 +96,11 @@ def morph_figures(
     """
     diagonal = float(np.linalg.norm(np.ptp(prior.vertices, axis=0)))
     points = np.concatenate([person, person[faces].mean(axis=1)])
-    distance = 100.0 * MeshQuery(prior.vertices, prior.faces).closest(points).distance / diagonal
+    distance = MeshQuery(prior.vertices, prior.faces).closest(points).distance
+    if bottom is not None:
+        cut = np.concatenate([bottom.inner, bottom.plane[faces].all(axis=1)])
+        distance = np.where(cut, np.abs(points[:, 2] - bottom.height), distance)
+    distance = 100.0 * distance / diagonal
     return {
         "surface_median": float(np.median(distance)),
         "surface_p95": float(np.percentile(distance, 95)),

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 import warp as wp
-from scipy.spatial import ConvexHull
 
 from ..files import write_image
 from ..progress import Progress, SubProgress
-from ..scene import ByteImage, FloatArray, Normalization, Scene, SurfaceMesh
-from .bake import Bake, BakeOptions, DenseSurface, bake
+from ..raycast import MeshQuery
+from ..scene import ByteImage, Camera, FloatArray, LabelledPoints, Scene, SurfaceMesh
+from .bake import Bake, BakeOptions, DenseSurface, bake, to_bytes
 from .export import describe, write_glb, write_npz, write_obj, write_ply, write_texture
-from .levelset import ClippedField, Field, extract_level_set
-from .mesh import MeshCheck, check_mesh, decimate, largest_component, repair, vertex_normals
-from .morph import morph_figures
+from .levelset import ClippedField, Field
+from .mesh import vertex_normals
+from .morph import Bottom, morph_figures, on_the_person
 from .preview import preview_sheet
 from .render import Renderable
 from .settings import AssetSettings
+from .surface import ExtractedSurface, extract_mesh, extract_surface, face_triangles
+from .textures import Textures, make_textures
+from .unseen import Calm, calm_colors, flat_bottom, seen_points, watching_cameras
 from .uv import Atlas, unwrap
 
-IntArray = npt.NDArray[np.int64]
-# MediaPipe's landmarks end at the hair line and the jaw; the chart reaches a little farther.
-FACE_MARGIN = 1.08
+__all__ = ["AssetReport", "build_asset", "extract_mesh"]
 
 
 @dataclass
@@ -55,67 +54,6 @@ class AssetReport:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class ExtractedSurface:
-    """The level set at full resolution and decimated, both in unit space.
-
-    Attributes:
-        vertices: ``(V, 3)`` decimated.
-        faces: ``(F, 3)`` decimated.
-        dense_vertices: ``(Vd, 3)``.
-        dense_faces: ``(Fd, 3)``.
-        dropped: Pieces (floaters, inner surfaces) that were thrown away.
-        check: Of the decimated mesh.
-    """
-
-    vertices: FloatArray
-    faces: IntArray
-    dense_vertices: FloatArray
-    dense_faces: IntArray
-    dropped: int
-    check: MeshCheck
-
-
-def extract_mesh(
-    field: Field, scene: Scene, settings: AssetSettings, progress: Progress
-) -> SurfaceMesh:
-    """The field's surface as one closed mesh in world metres, coloured by the field.
-
-    Raises:
-        TrainingError: The field has no surface.
-    """
-    clipped = ClippedField.of_scene(field, scene, settings.ball_radius)
-    surface = extract_surface(clipped, scene, settings, SubProgress(progress, 0.0, 0.9))
-    colors = np.round(clipped.color(surface.vertices) * 255).astype(np.uint8)
-    progress.update(1.0, "mesh ready")
-    return SurfaceMesh(scene.normalization.to_world(surface.vertices), surface.faces, colors)
-
-
-def extract_surface(
-    field: ClippedField, scene: Scene, settings: AssetSettings, progress: Progress
-) -> ExtractedSurface:
-    """Level set, largest piece, decimation and check, in unit space.
-
-    Raises:
-        TrainingError: The field has no surface.
-    """
-    vertices, faces = extract_level_set(field, settings.resolution, SubProgress(progress, 0.0, 0.8))
-    vertices, faces, dropped = largest_component(vertices, faces)
-    if not check_mesh(vertices, faces).manifold:
-        vertices, faces = repair(vertices, faces)
-    progress.update(0.85, "decimating the mesh")
-    focus = _face_focus(scene, settings.face_detail)
-    low, triangles = decimate(vertices, faces, settings.faces, progress, focus)
-    check = check_mesh(low, triangles)
-    if not check.manifold:
-        progress.warn(
-            f"The mesh is not closed everywhere: {check.open_edges} open and "
-            f"{check.crowded_edges} crowded edges."
-        )
-    progress.update(1.0, "mesh ready")
-    return ExtractedSurface(low, triangles, vertices, faces, dropped, check)
-
-
 def build_asset(
     avatar: Field,
     prior_mesh: SurfaceMesh,
@@ -124,27 +62,32 @@ def build_asset(
     folder: Path,
     settings: AssetSettings,
     progress: Progress,
+    regions: LabelledPoints | None = None,
 ) -> AssetReport:
     """Make ``avatar.glb/.npz/.obj/.mtl``, the textures, ``prior.ply`` and ``preview.png``.
 
-    The textures are ``albedo.png``, ``normal.png`` and, when the field knows the real person's
+    The textures are ``albedo.png`` (``albedo_before_enhancement.png`` beside it), ``normal.png``,
+    ``ao.png``, with ``regions`` also ``regions.png``, and, when the field knows the real person's
     colours (``color_pair``), ``photo_albedo.png`` in the same layout.
 
     Args:
         avatar: The finished field; ``color`` is its albedo.
         prior_mesh: The real person's surface, from :func:`extract_mesh` on the prior.
         scene: The capture.
-        exemplar: RGB, for the preview.
+        exemplar: RGB, for the preview and for the style enhancement.
         folder: Where the files go.
         settings: See there.
         progress: Told how far it is.
+        regions: Skin, hair and clothes on the real person.
 
     Raises:
         TrainingError: The field has no surface.
         OSError: The folder cannot be written; files already there stay whole.
     """
     clock = _Clock()
-    field_ = ClippedField.of_scene(avatar, scene, settings.ball_radius)
+    cameras = watching_cameras(scene) if settings.calm_unseen else []
+    bottom = flat_bottom(prior_mesh, cameras)
+    field_ = ClippedField.of_scene(avatar, scene, settings.ball_radius, bottom)
     surface = extract_surface(field_, scene, settings, SubProgress(progress, 0.0, 0.3))
     clock.lap("mesh")
     atlas = unwrap(
@@ -157,79 +100,42 @@ def build_asset(
         settings.face_density,
     )
     clock.lap("uv")
-    baked = _bake(field_, surface, atlas, settings, avatar, SubProgress(progress, 0.45, 0.85))
-    clock.lap("bake")
     mesh = SurfaceMesh(scene.normalization.to_world(surface.vertices), surface.faces)
-    person = _on_the_person(avatar, surface.vertices, scene.normalization)
-    photoreal = (
-        None if person is None else morph_figures(mesh.vertices, person, mesh.faces, prior_mesh)
+    flat = Bottom.of(field_, surface.vertices, scene.normalization)
+    person = on_the_person(avatar, surface.vertices, scene.normalization, flat)
+    real = mesh if person is None else replace(mesh, vertices=person)
+    calm = _calm(field_, surface, real, prior_mesh, cameras) if cameras else None
+    part = SubProgress(progress, 0.45, 0.8)
+    baked = _bake(field_, surface, atlas, settings, avatar, calm, part)
+    clock.lap("bake")
+    part = SubProgress(progress, 0.8, 0.9)
+    textures = make_textures(
+        baked, surface, atlas, real, exemplar, regions, settings, _warp_device(avatar), part
     )
-    if photoreal is not None and photoreal["flipped_faces"]:
-        progress.warn(
-            f"{photoreal['flipped_faces']} triangles turn over on the way to the real person."
-        )
-    names = _write_models(mesh, atlas, baked, prior_mesh, person, folder, settings)
+    clock.lap("maps")
+    photoreal = None
+    if person is not None:
+        photoreal = morph_figures(mesh.vertices, person, mesh.faces, prior_mesh, flat)
+        if photoreal["flipped_faces"]:
+            progress.warn(
+                f"{photoreal['flipped_faces']} triangles turn over on the way to the real person."
+            )
+    names = _write_models(mesh, atlas, textures, prior_mesh, person, folder, settings)
     clock.lap("write")
-    progress.update(0.9, "rendering the preview")
-    item = Renderable(mesh, baked.albedo8, atlas.uv, atlas.faces)
+    progress.update(0.92, "rendering the preview")
+    item = Renderable(mesh, to_bytes(textures.images["albedo"]), atlas.uv, atlas.faces)
     sheet = preview_sheet(item, scene, exemplar, settings.preview_tile)
     write_texture(folder / "preview.png", sheet)
     progress.preview(sheet)
     clock.lap("preview")
     progress.update(1.0, "asset ready")
+    figures = _mesh_figures(surface, settings, scene)
     return AssetReport(
-        mesh=_mesh_figures(surface, settings) | {"photoreal": photoreal},
-        texture=_texture_figures(atlas, baked, settings),
+        mesh=figures | {"photoreal": photoreal, "bottom_z": bottom},
+        texture=_texture_figures(atlas, baked, settings) | textures.figures,
         files=describe(folder, [*names, "preview.png"]),
         seconds=clock.laps,
     )
-
-
-def face_triangles(
-    vertices: FloatArray, faces: IntArray, scene: Scene
-) -> npt.NDArray[np.bool_] | None:
-    """Triangles ``(F,)`` of the face, from the landmarks; None without landmarks.
-
-    Inside the convex outline of the landmarks seen from the front, in the front half.
-    """
-    points = _landmarks(scene)
-    if points is None:
-        return None
-    unit = scene.normalization.to_unit(points)
-    middle = unit.mean(axis=0)
-    outline = _convex_outline(middle[[0, 2]] + FACE_MARGIN * (unit - middle)[:, [0, 2]])
-    center = vertices[faces].mean(axis=1)
-    inside = np.ones(len(faces), dtype=bool)
-    for a, b in zip(outline, np.roll(outline, -1, axis=0), strict=True):
-        edge = b - a
-        offset = center[:, [0, 2]] - a
-        inside &= edge[0] * offset[:, 1] - edge[1] * offset[:, 0] >= 0
-    deepest = unit[:, 1].max() + 0.25 * np.ptp(unit[:, 1])
-    inside &= center[:, 1] < deepest
-    return inside if inside.any() else None
-
-
-def _convex_outline(points: FloatArray) -> FloatArray:
-    return np.asarray(points[ConvexHull(points).vertices])
-
-
-def _landmarks(scene: Scene) -> FloatArray | None:
-    if scene.landmarks is None:
-        return None
-    points = scene.landmarks[np.isfinite(scene.landmarks).all(axis=1)]
-    return points if len(points) >= 10 else None
-
-
-def _face_focus(scene: Scene, detail: float) -> tuple[FloatArray, float, float] | None:
-    """Where decimation spares triangles: a ball round the face that includes the ears."""
-    points = _landmarks(scene)
-    if points is None or detail <= 1:
-        return None
-    norm: Normalization = scene.normalization
-    unit = norm.to_unit(points)
-    size = float(np.linalg.norm(np.ptp(unit, axis=0))) / 2
-    center = np.median(unit, axis=0) + np.array([0.0, 0.3 * size, 0.0])
-    return center, 1.1 * size, detail
 
 
 def _bake(
@@ -238,6 +144,7 @@ def _bake(
     atlas: Atlas,
     settings: AssetSettings,
     avatar: Field,
+    calm: Calm | None,
     progress: Progress,
 ) -> Bake:
     dense = DenseSurface.of_mesh(surface.dense_vertices, surface.dense_faces)
@@ -256,6 +163,7 @@ def _bake(
             bits=settings.texture_bits,
             device=_warp_device(avatar),
         ),
+        calm,
     )
     if baked.coverage < 1.0:
         progress.warn(
@@ -268,28 +176,23 @@ def _bake(
 def _write_models(
     mesh: SurfaceMesh,
     atlas: Atlas,
-    baked: Bake,
+    textures: Textures,
     prior_mesh: SurfaceMesh,
     person: FloatArray | None,
     folder: Path,
     settings: AssetSettings,
 ) -> list[str]:
     normals = vertex_normals(mesh.vertices, mesh.faces)
-    textures = {"albedo": "albedo.png"}
-    write_image(folder / "albedo.png", baked.albedo)
-    if baked.normal is not None:
-        write_texture(folder / "normal.png", baked.normal)
-        textures["normal"] = "normal.png"
-    if baked.photo is not None:
-        write_image(folder / "photo_albedo.png", baked.photo)
-        textures["photo"] = "photo_albedo.png"
+    names = {name: f"{name}.png" for name in textures.images}
+    for name, image in textures.images.items():
+        write_image(folder / names[name], image)
     write_glb(
         folder / "avatar.glb",
         mesh.vertices,
         normals,
         atlas,
-        baked.albedo8,
-        baked.normal,
+        to_bytes(textures.images["albedo"]),
+        textures.images.get("normal"),
         settings.roughness,
         person,
     )
@@ -299,32 +202,40 @@ def _write_models(
         normals,
         mesh.faces,
         atlas,
-        textures,
+        names,
         settings.roughness,
     )
     write_npz(folder / "avatar.npz", mesh.vertices, normals, mesh.faces, atlas, person)
     write_ply(folder / "prior.ply", prior_mesh)
-    return ["avatar.glb", "avatar.npz", "avatar.obj", "avatar.mtl", "prior.ply", *textures.values()]
+    return ["avatar.glb", "avatar.npz", "avatar.obj", "avatar.mtl", "prior.ply", *names.values()]
 
 
-def _on_the_person(
-    avatar: Field, vertices: FloatArray, normalization: Normalization
-) -> FloatArray | None:
-    """Where each vertex ``(V, 3)`` (unit space) lies on the real person, in the world.
+def _calm(
+    field_: ClippedField,
+    surface: ExtractedSurface,
+    person: SurfaceMesh,
+    prior_mesh: SurfaceMesh,
+    cameras: list[Camera],
+) -> Calm | None:
+    """Colours for what no frame shows; ``person`` is the mesh on the real person."""
+    normals = vertex_normals(person.vertices, person.faces)
+    query = MeshQuery(prior_mesh.vertices, prior_mesh.faces)
+    seen = seen_points(person.vertices, normals, query, cameras) > 0
+    read = field_.color_pair if field_.paired else field_.color
+    return calm_colors(surface.vertices, surface.faces, seen, read(surface.vertices).astype(np.float64))
 
-    Only a field that knows the way back (stage II's deformation) can say; None otherwise.
-    """
-    to_prior = getattr(avatar, "to_prior", None)
-    if to_prior is None:
-        return None
-    with torch.no_grad():
-        points = torch.as_tensor(vertices, dtype=torch.float32, device=avatar.device)
-        return normalization.to_world(to_prior(points).cpu().numpy().astype(np.float64))
 
-
-def _mesh_figures(surface: ExtractedSurface, settings: AssetSettings) -> dict[str, Any]:
+def _mesh_figures(
+    surface: ExtractedSurface, settings: AssetSettings, scene: Scene
+) -> dict[str, Any]:
     check = surface.check
+    face = face_triangles(surface.vertices, surface.faces, scene)
     return {
+        "face_faces": None if face is None else int(face.sum()),
+        "neck": settings.neck,
+        "open_edges": check.open_edges,
+        "self_intersections": surface.crossings[1],
+        "self_intersections_before": surface.crossings[0],
         "vertices": len(surface.vertices),
         "faces": len(surface.faces),
         "watertight": check.watertight,

@@ -49,6 +49,18 @@ class AssetSettings:
     normal_map: bool = True
     """Bake a tangent-space normal map from the full-resolution surface."""
 
+    enhance: float = 0.7
+    """Style enhancement of the texture: the exemplar's line and palette, 0 (off) to 1."""
+
+    ambient_occlusion: bool = True
+    """Bake a map of how open the surface is (ao.png), for shading in other programs."""
+
+    neck: str = "flat"
+    """How the bust ends: flat (closed), or open (a hole, to be joined to a body of your own)."""
+
+    calm_unseen: bool = True
+    """Cut the bottom that no frame shows flat, and colour unseen parts from their surroundings."""
+
     ball_radius: float = 0.99
     """The surface is closed by a ball of this radius in unit space, and by the chest plane."""
 
@@ -72,6 +84,8 @@ class AssetSettings:
         _require(1 <= self.padding <= 64, "padding must be between 1 and 64")
         _require(1 <= self.face_density <= 4, "face_density must be between 1 and 4")
         _require(1 <= self.face_detail <= 3, "face_detail must be between 1 and 3")
+        _require(0 <= self.enhance <= 1, "enhance must be between 0 and 1")
+        _require(self.neck in ("flat", "open"), "neck must be flat or open")
         _require(0 <= self.roughness <= 1, "roughness must be between 0 and 1")
         _require(0.1 <= self.ball_radius <= 1, "ball_radius must be between 0.1 and 1")
         _require(64 <= self.preview_tile <= 2048, "preview_tile must be between 64 and 2048")
