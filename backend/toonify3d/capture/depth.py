@@ -70,7 +70,7 @@ def compute_depth(
     """
     check_depth_source(settings)
     if settings.source == "none":
-        progress.warn("No stereo depth was made, because depth.source is none.")
+        progress.warn("No stereo depth was made, because capture.depth.source is none.")
         return
     hull = load_or_make_hull(scene)
     cameras: dict[int, Camera] = {}

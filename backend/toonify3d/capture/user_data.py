@@ -77,7 +77,7 @@ def check_mask_folder(settings: MaskSettings) -> None:
     if settings.folder and not Path(settings.folder).is_dir():
         raise InputError(
             f"The mask folder {settings.folder} does not exist; give an existing folder with "
-            "masks.folder.",
+            "capture.masks.folder.",
             "no_masks",
         )
 

@@ -56,8 +56,8 @@ def find_colmap(programs: str) -> str:
     if path is None:
         raise InputError(
             "COLMAP's stereo needs an NVIDIA GPU and either the package pycolmap-cuda12 in place "
-            "of pycolmap or a colmap program (depth.programs names its folder); set depth.source "
-            "to builtin to do without.",
+            "of pycolmap or a colmap program (capture.depth.programs names its folder); set "
+            "capture.depth.source to builtin to do without.",
             "no_colmap",
         )
     return path

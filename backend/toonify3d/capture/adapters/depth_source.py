@@ -27,7 +27,7 @@ def check_depth_source(settings: DepthSettings) -> None:
     """
     if settings.source not in SOURCES:
         raise InputError(
-            f"{settings.source!r} is no source of depth; depth.source is one of "
+            f"{settings.source!r} is no source of depth; capture.depth.source is one of "
             f"{', '.join(SOURCES)}.",
             "depth_source",
         )

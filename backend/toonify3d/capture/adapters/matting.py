@@ -53,26 +53,28 @@ def check_mask_source(settings: MaskSettings) -> None:
     """
     if settings.source not in SOURCES:
         raise InputError(
-            f"{settings.source!r} is no source of masks; masks.source is one of "
+            f"{settings.source!r} is no source of masks; capture.masks.source is one of "
             f"{', '.join(SOURCES)}.",
             "mask_source",
         )
     if settings.source == "folder" and not settings.folder:
         raise InputError(
-            "masks.source is folder, but masks.folder names none; give the folder with your masks.",
+            "capture.masks.source is folder, but capture.masks.folder names none; give the folder "
+            "with your masks.",
             "no_masks",
         )
     if settings.source not in ("bshm", "rembg"):
         return
     if settings.python and shutil.which(settings.python) is None:
         raise InputError(
-            f"The interpreter {settings.python} (masks.python) does not exist.", "mask_package"
+            f"The interpreter {settings.python} (capture.masks.python) does not exist.",
+            "mask_package",
         )
     if settings.source == "bshm" and not bshm_file(settings).is_file():
         raise InputError(
             f"BSHM's weights are not at {bshm_file(settings)}: download tf_graph.pb from "
             "modelscope.cn/models/iic/cv_unet_image-matting (or make an ONNX file of it) and put "
-            "it there, or name the file with masks.model.",
+            "it there, or name the file with capture.masks.model.",
             "mask_weights",
         )
 
@@ -141,7 +143,7 @@ def _failure(code: int, kind: str, model: str, python: str, message: str) -> Inp
         return InputError(
             f"{python} cannot import {message}: make an environment for it (python -m venv DIR; "
             f"DIR/bin/pip install pillow {packages[kind]}) and name its interpreter with "
-            "masks.python.",
+            "capture.masks.python.",
             "mask_package",
         )
     if code == matting_worker.WRONG_FORM:

@@ -1,7 +1,8 @@
 """Depth by OpenMVS (the paper's choice): ``InterfaceCOLMAP`` and ``DensifyPointCloud``.
 
-OpenMVS is a program of its own (AGPL), never bundled: it is looked for in ``depth.programs``, on
-PATH and where its own installation puts it. Tested with the depth maps of release 2.3.0.
+OpenMVS is a program of its own (AGPL), never bundled: it is looked for in
+``capture.depth.programs``, on PATH and where its own installation puts it. The reader is tested
+with maps of release 2.3.0.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def find_openmvs(programs: str) -> dict[str, str]:
             raise InputError(
                 f"OpenMVS's {name} is not in {where}: install OpenMVS "
                 "(github.com/cdcseacave/openMVS) and name the folder of its programs with "
-                "depth.programs, or set depth.source to builtin.",
+                "capture.depth.programs, or set capture.depth.source to builtin.",
                 "no_openmvs",
             )
         found[name] = path
