@@ -19,9 +19,10 @@ from ..scene import ByteImage, FloatArray
 from .landmarks import FaceLandmarker, FaceLandmarks
 from .posed import is_posed, load_posed
 from .probe import VideoInfo, probe
-from .segmentation import PersonSegmenter
+from .segmentation import GENERAL, PersonSegmenter
 from .selection import FrameChoice, measure_sharpness, select
 from .settings import CaptureSettings
+from .subject import SubjectMotion, epipolar_motion
 from .turn import Step, Turn, estimate_turn, measure_step
 from .video import check_source, decode, image_files, read_image
 
@@ -33,6 +34,8 @@ STEPS = 300
 """Longer videos are compared at about this many places."""
 KEPT = 48
 """Between this many and half of it are kept for the slower questions."""
+PAIRS = 8
+"""Places at which neighbours are compared to see whether the person moves."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class Measured:
         room_points: Median number of SIFT points outside the person.
         room_cells: Median share of the cells round the person that have some.
         hdr: ``"HLG"`` or ``"PQ"`` for a video of high dynamic range, else None.
+        subject: How the person moved; None when too few features tell.
     """
 
     name: str
@@ -104,6 +108,7 @@ class Measured:
     room_points: float
     room_cells: float
     hdr: str | None = None
+    subject: SubjectMotion | None = None
 
     @property
     def faces(self) -> list[Look]:
@@ -151,6 +156,7 @@ def measure_capture(source: Path, settings: CaptureSettings) -> Measured:
         seconds=info.seconds,
         frames=frames,
         hdr=info.hdr,
+        subject=_subject(looks) if person is not None else None,
         choice=select(np.array(sharpness), motion, settings.max_frames),
         steps=steps,
         turn=turn,
@@ -245,6 +251,14 @@ def _find_person(
         sides.append(max(float(upper[:, :edge].mean()), float(upper[:, -edge:].mean())) > 0.1)
     person = Person(float(np.median(shares)), float(np.mean(heads)), float(np.mean(sides)))
     return person, masks
+
+
+def _subject(looks: Sequence[Look]) -> SubjectMotion | None:
+    """Movement of the person between kept neighbours, at :data:`PAIRS` places."""
+    starts = np.unique(np.linspace(0, len(looks) - 2, PAIRS).astype(int))
+    pairs = [looks[i + step].image for i in starts for step in (0, 1)]
+    with PersonSegmenter((GENERAL,)) as segmenter:
+        return epipolar_motion(pairs, [segmenter.probability(image) for image in pairs])
 
 
 def _texture(image: ByteImage, person: FloatArray) -> tuple[float, float, float]:

@@ -9,10 +9,18 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..scene import FloatArray
 from .check import Measured
+from .subject import SubjectMotion
 from .turn import clock_position, missing_arcs
 
 Severity = Literal["ok", "hint", "warning", "stop"]
+# Thousandths of the long side from which the person moves, and how many times as far off as the
+# room it must be (blur and wrong matches throw both off). Two rendered persons at rest give 0.5 and
+# 0.6 by epipolar lines, 0.9 and 0.8 with known cameras; pasted in nodding by 6 pixels of 560 they
+# give 1.6 and 1.0, and 10.2 and 7.6; swaying by 8 pixels 1.1 and 0.9, and 1.5 and 1.3.
+EPIPOLAR = (0.95, 1.2)
+MEASURED = (1.2, 2.0)
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,7 @@ def judge(measured: Measured, min_frames: int) -> CheckReport:
         *_coverage(measured),
         _face(measured),
         *_framing(measured),
+        *subject_finding(measured.subject, EPIPOLAR),
         _background(measured),
     ]
     return CheckReport(measured.name, findings, _figures(measured))
@@ -181,16 +190,27 @@ def _coverage(m: Measured) -> list[Finding]:
             return [Finding("coverage", "ok", what)]
         why = "What no frame shows is guessed."
         return [Finding("coverage", "hint", what, why, redo)]
-    gaps = missing_arcs(m.turn.angles)
+    return gap_findings(m.turn.angles)
+
+
+def gap_findings(angles: FloatArray, twelve: str = "the face") -> list[Finding]:
+    """What the cameras' angles round the head ``(N,)`` in radians leave out, three arcs at most.
+
+    Args:
+        angles: 0 in front, positive on the person's left.
+        twelve: What is at 12 o'clock.
+    """
+    gaps = missing_arcs(angles)
     if not gaps:
         what = "The camera goes all the way round the person."
         return [Finding("coverage", "ok", what)]
+    redo = "Walk one full circle around the person, and end a little after where you began."
     out = []
     for gap in gaps[:3]:
         hour, side = clock_position(gap.middle), _side(gap.middle)
         what = (
             f"An arc of about {gap.width:.0f} degrees is missing at {hour} o'clock ({side}; seen "
-            "from above, the face at 12)."
+            f"from above, {twelve} at 12)."
         )
         why = "What no frame shows is guessed: a flat or smeared patch there."
         grave: Severity = "warning" if gap.width > 50 else "hint"
@@ -270,6 +290,26 @@ def _framing(m: Measured) -> list[Finding]:
     return out
 
 
+def subject_finding(motion: SubjectMotion | None, limits: tuple[float, float]) -> list[Finding]:
+    """Whether the person moved while being filmed; nothing when that could not be measured.
+
+    Args:
+        motion: What :mod:`.subject` measured.
+        limits: :data:`EPIPOLAR` or :data:`MEASURED`.
+    """
+    if motion is None:
+        return []
+    if motion.person < limits[0] or motion.person < limits[1] * motion.room:
+        return [Finding("subject", "ok", "The person holds still.")]
+    what = (
+        f"The person moves while being filmed: the features on it are {motion.person:.1f} "
+        f"thousandths of the picture off, those of the room {motion.room:.1f}."
+    )
+    why = "A head that is elsewhere in every frame comes out blurred and too thick or too thin."
+    redo = "Let the person sit, lean the head on something and look at one point; film again."
+    return [Finding("subject", "warning", what, why, redo)]
+
+
 def _face_share(m: Measured) -> float | None:
     """Median height of the frontal faces as a share of the picture's long side."""
     sizes = [
@@ -329,6 +369,7 @@ def _figures(m: Measured) -> dict[str, Any]:
         ],
         "faces": faces,
         "person": None if m.person is None else dataclasses.asdict(m.person),
+        "subject_motion": None if m.subject is None else dataclasses.asdict(m.subject),
         "background_points": m.room_points,
         "points": m.textured,
     }

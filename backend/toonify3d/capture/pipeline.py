@@ -25,7 +25,7 @@ from .feature_masks import check_features_setting, feature_masks
 from .hull import visual_hull
 from .landmarks import FaceLandmarker, FaceLandmarks
 from .masks import compute_masks
-from .measured import judge_cameras, publish
+from .measured import FINDINGS_FILE, judge_cameras, publish
 from .object_start import circles_something
 from .posed import is_posed
 from .posed_frames import check_posed, solved_from_posed
@@ -210,7 +210,7 @@ class _Report:
 def _clear(root: Path) -> None:
     """Take away what an earlier run wrote, the file that says "complete" first."""
     root.mkdir(parents=True, exist_ok=True)
-    for name in ("cameras.json", "hull.npz"):
+    for name in ("cameras.json", "hull.npz", FINDINGS_FILE):
         (root / name).unlink(missing_ok=True)
     for name in ("frames", "masks", "depth", "sfm"):
         shutil.rmtree(root / name, ignore_errors=True)

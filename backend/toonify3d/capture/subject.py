@@ -1,0 +1,215 @@
+"""Does the person move while being filmed? Told by features on the person against the room's.
+
+A camera that walks round things at rest moves every point along its epipolar line. Two answers:
+
+* :func:`epipolar_motion`, before structure from motion: features on the person are held against
+  the epipolar geometry of two neighbouring pictures. That geometry is found from all features (from
+  the far room alone it is several pixels off where the person is), which the room outnumbers. It
+  only shows movement across the lines, which are level: nodding, not swaying.
+* :func:`measured_motion`, with known cameras: features in three pictures are triangulated from the
+  outer two and projected into the middle one; movement shows in any direction but towards it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..scene import ByteImage, Camera, FloatArray
+from .agreement import essential_matrix, sampson_distance
+
+LOOK_SIDE = 640
+"""Long side in pixels at which features are sought."""
+MARGIN = 0.012
+"""Features this near the outline, in long sides, belong to neither."""
+LEAST_PERSON, LEAST_ROOM = 8, 16
+"""A pair or triple with fewer features on the person or in the room says nothing."""
+STEP_ANGLE = np.radians(8.0)
+"""Turn between the pictures of a triple: enough to triangulate, little enough to match."""
+_BoolArray = npt.NDArray[np.bool_]
+_IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SubjectMotion:
+    """How far features are from where things at rest would be.
+
+    Attributes:
+        person: Median on the person, in thousandths of the long side.
+        room: Median in the room, likewise.
+        compared: How many pairs or triples said something.
+    """
+
+    person: float
+    room: float
+    compared: int
+
+
+@dataclass(frozen=True)
+class _Features:
+    points: FloatArray
+    descriptors: npt.NDArray[np.float32]
+    person: _BoolArray
+    room: _BoolArray
+    long_side: int
+
+
+def epipolar_motion(
+    images: Sequence[ByteImage], person: Sequence[npt.NDArray[np.floating]]
+) -> SubjectMotion | None:
+    """Movement between pictures 0 and 1, 2 and 3, and so on, without any camera.
+
+    Args:
+        images: RGB, neighbours in pairs.
+        person: ``(H, W)`` probability of the person, 0 to 1.
+
+    Returns:
+        None when fewer than three pairs have features enough.
+    """
+    found = [_features(image, mask) for image, mask in zip(images, person, strict=True)]
+    answers = [_line_distance(one, two) for one, two in zip(found[::2], found[1::2], strict=False)]
+    return _summary([answer for answer in answers if answer is not None])
+
+
+def measured_motion(
+    images: Sequence[ByteImage],
+    cameras: Sequence[Camera],
+    masks: Sequence[ByteImage],
+    triples: int = 16,
+) -> SubjectMotion | None:
+    """Movement with known cameras, over about ``triples`` places round the circle.
+
+    Args:
+        images: RGB, in the order of the walk (others: triples are sought by angle).
+        cameras: Their cameras; the world's origin is in the person.
+        masks: ``(H, W)`` 0 to 255 of the person.
+        triples: How many triples of pictures are looked at.
+    """
+    answers = []
+    for indices in _triples(cameras, triples):
+        first, middle, last = (_features(images[i], masks[i] / 255.0) for i in indices)
+        views = [cameras[i].resized(*_small_size(images[i])) for i in indices]
+        distance = _middle_distance(first, middle, last, views)
+        if distance is not None:
+            answers.append(distance)
+    return _summary(answers)
+
+
+def _line_distance(one: _Features, two: _Features) -> tuple[float, float] | None:
+    """Medians on person and room of the distance to the epipolar lines, in thousandths."""
+    links = _matches(one, two)
+    person = one.person[links[:, 0]] & two.person[links[:, 1]]
+    room = one.room[links[:, 0]] & two.room[links[:, 1]]
+    if person.sum() < LEAST_PERSON or room.sum() < LEAST_ROOM:
+        return None
+    start, stop = one.points[links[:, 0]], two.points[links[:, 1]]
+    fundamental, _ = cv2.findFundamentalMat(start, stop, cv2.USAC_MAGSAC, 1.0, 0.999, 5000)
+    if fundamental is None or fundamental.shape != (3, 3):
+        return None
+    apart = sampson_distance(fundamental, _homogeneous(start), _homogeneous(stop))
+    apart *= 1000.0 / one.long_side
+    return float(np.median(apart[person])), float(np.median(apart[room]))
+
+
+def _summary(answers: Sequence[tuple[float, float]]) -> SubjectMotion | None:
+    if len(answers) < 3:
+        return None
+    person, room = np.median(np.array(answers, np.float64), axis=0)
+    return SubjectMotion(float(person), float(room), len(answers))
+
+
+def _triples(cameras: Sequence[Camera], count: int) -> list[tuple[int, int, int]]:
+    """Pictures one :data:`STEP_ANGLE` to both sides of evenly spread middles."""
+    centers = np.stack([camera.center for camera in cameras])
+    yaw = np.arctan2(centers[:, 0], -centers[:, 1])
+    out = []
+    for middle in np.unique(np.linspace(0, len(cameras) - 1, count).round().astype(int)):
+        turn = np.angle(np.exp(1j * (yaw - yaw[middle])))
+        before = int(np.abs(turn + STEP_ANGLE).argmin())
+        after = int(np.abs(turn - STEP_ANGLE).argmin())
+        if max(abs(turn[before] + STEP_ANGLE), abs(turn[after] - STEP_ANGLE)) < STEP_ANGLE:
+            out.append((before, int(middle), after))
+    return out
+
+
+def _middle_distance(
+    first: _Features, middle: _Features, last: _Features, cameras: Sequence[Camera]
+) -> tuple[float, float] | None:
+    """Medians on person and room of the distance in the middle picture, in thousandths."""
+    left, right = _matches(middle, first), _matches(middle, last)
+    to_first = dict(zip(left[:, 0].tolist(), left[:, 1].tolist(), strict=True))
+    to_last = dict(zip(right[:, 0].tolist(), right[:, 1].tolist(), strict=True))
+    shared = np.array(sorted(to_first.keys() & to_last.keys()), np.int64)
+    if len(shared) < LEAST_PERSON + LEAST_ROOM:
+        return None
+    a = first.points[[to_first[i] for i in shared]]
+    b, c = middle.points[shared], last.points[[to_last[i] for i in shared]]
+    # Wrong matches are far off the lines, movement of a person is not.
+    near = _epipolar(cameras[0], cameras[2], a, c) < 0.02 * middle.long_side
+    projections = [camera.K @ camera.w2c[:3] for camera in cameras]
+    points = cv2.triangulatePoints(projections[0], projections[2], a.T, c.T)
+    seen, depth = cameras[1].project((points[:3] / points[3]).T)
+    near &= depth > 0
+    apart = 1000.0 / middle.long_side * np.linalg.norm(seen - b, axis=1)
+    near &= apart < 20.0
+    person, room = near & middle.person[shared], near & middle.room[shared]
+    if person.sum() < LEAST_PERSON or room.sum() < LEAST_ROOM:
+        return None
+    return float(np.median(apart[person])), float(np.median(apart[room]))
+
+
+def _epipolar(one: Camera, two: Camera, start: FloatArray, stop: FloatArray) -> FloatArray:
+    inverse = np.linalg.inv(one.K)
+    fundamental = np.linalg.inv(two.K).T @ essential_matrix(one.w2c, two.w2c) @ inverse
+    return sampson_distance(fundamental, _homogeneous(start), _homogeneous(stop))
+
+
+def _small_size(image: ByteImage) -> tuple[int, int]:
+    scale = min(1.0, LOOK_SIDE / max(image.shape[:2]))
+    return round(image.shape[1] * scale), round(image.shape[0] * scale)
+
+
+def _features(image: ByteImage, person: npt.NDArray[np.floating]) -> _Features:
+    width, height = _small_size(image)
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    gray = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
+    sure = cv2.resize(np.asarray(person, np.float32), (width, height)) > 0.5
+    kernel = np.ones((2 * round(MARGIN * max(width, height)) + 1,) * 2, np.uint8)
+    inside = cv2.erode(sure.astype(np.uint8), kernel) > 0
+    outside = cv2.dilate(sure.astype(np.uint8), kernel) == 0
+    sift = cv2.SIFT_create(nfeatures=2500, contrastThreshold=0.015)  # type: ignore[attr-defined]
+    keys, descriptors = sift.detectAndCompute(gray, None)
+    # OpenCV counts from pixel centres, image points from the corner (see Camera).
+    points = np.array([key.pt for key in keys], np.float64).reshape(-1, 2) + 0.5
+    if descriptors is None:
+        descriptors = np.zeros((0, 128), np.float32)
+    column, row = points.astype(int).T
+    return _Features(
+        points, descriptors, inside[row, column], outside[row, column], max(width, height)
+    )
+
+
+def _matches(one: _Features, two: _Features) -> _IntArray:
+    """Mutual nearest neighbours that pass Lowe's ratio test, ``(N, 2)``."""
+    if min(len(one.points), len(two.points)) < 2:
+        return np.zeros((0, 2), np.int64)
+    # Squared distances of descriptors, by one matrix product.
+    product = one.descriptors @ two.descriptors.T
+    apart = (one.descriptors**2).sum(1)[:, None] + (two.descriptors**2).sum(1)[None] - 2.0 * product
+    best = apart.argmin(1)
+    rows = np.arange(len(apart))
+    nearest = apart[rows, best]
+    apart[rows, best] = np.inf
+    second = apart.min(1)
+    apart[rows, best] = nearest
+    mutual = apart.argmin(0)[best] == rows
+    good = mutual & (nearest < 0.8**2 * second)
+    return np.stack([rows[good], best[good]], axis=1).astype(np.int64)
+
+
+def _homogeneous(points: FloatArray) -> FloatArray:
+    return np.concatenate([points, np.ones((len(points), 1))], axis=1)
