@@ -374,7 +374,7 @@ def _draw_bake(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
         draw_text(column, f"Baking onto {bake.target}: {bake.message}", icon="TIME")
         column.operator("toonify3d.stop_bake", icon="CANCEL")
         return
-    row = column.row(align=True)
+    row = column.split(factor=0.75, align=True)
     row.operator("toonify3d.bake", icon="TEXTURE")
     row.prop(context.scene.toonify3d, "bake_size", text="")
     if bake.problem:

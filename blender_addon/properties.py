@@ -101,7 +101,7 @@ class ToonifySettings(bpy.types.PropertyGroup):
         default=True,
     )
     live_mesh: bpy.props.BoolProperty(
-        name="Show the Mesh",
+        name="Show the Mesh while Running",
         description="Show the reconstructed head in the viewport as soon as there is one; it goes "
         "when the finished avatar comes",
         default=False,

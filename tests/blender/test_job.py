@@ -287,6 +287,40 @@ def test_queue_runs_one_at_a_time(jobs, tmp_path):
     assert not third.folder.exists()
 
 
+def test_a_job_that_builds_on_another(jobs, tmp_path):
+    """Styles of one folder: one after the other, given up when the reconstruction fails."""
+    for manner, ends in (("good", "DONE DONE"), ("fail", "FAILED CANCELLED")):
+        queue, folder = JobQueue(), tmp_path / manner
+        first = jobs(folder, manner, title="first")
+        second = jobs(folder, "good", title="second", after=first)
+        alone = jobs(tmp_path / f"{manner}-alone", "good")
+        for job in (first, second, alone):
+            queue.submit(job)
+        assert queue.jobs == [first, second, alone] and queue.current is first
+        deadline = time.monotonic() + 60
+        while queue.busy and time.monotonic() < deadline:
+            queue.poll()
+            assert sum(job.active for job in queue.jobs) <= 1
+            time.sleep(0.01)
+        assert f"{first.state.name} {second.state.name}" == ends
+        assert alone.state is JobState.DONE and alone.name == f"{manner}-alone"
+    assert second.problem.code == "skipped" and second.started_at == 0.0
+
+
+def test_a_waiting_job_can_be_taken_off_the_list(jobs, tmp_path):
+    queue = JobQueue()
+    first, second = jobs(tmp_path / "a", "slow"), jobs(tmp_path / "b", "good")
+    queue.submit(first)
+    queue.submit(second)
+    queue.remove(first)  # it runs: it stays
+    queue.remove(second)
+    assert queue.jobs == [first] and second.state is JobState.CANCELLED
+    first.cancel()
+    follow(first, finished)
+    queue.poll()
+    assert not (tmp_path / "b").exists()
+
+
 def test_resuming_replaces_the_entry(jobs, tmp_path):
     queue = JobQueue()
     queue.submit(jobs(tmp_path / "a", "fail"))
