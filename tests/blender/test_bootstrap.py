@@ -288,3 +288,28 @@ def test_each_failing_line_has_its_fix(changes, title, fix):
     assert not found.ok and found.fix == fix and found.fix_text
     if "device" not in changes:
         assert [item.title for item in lines if not item.ok] == [title]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the fake uv is a script")
+def test_where_no_python_fits_uv_is_asked_for_one(place, tmp_path, monkeypatch):
+    uv, log = tmp_path / "uv", tmp_path / "log.txt"
+    made = f'exec "{sys.executable}" -m venv --without-pip "${{@: -1}}"'
+    uv.write_text(f'#!/bin/bash\necho "$@" > "{tmp_path}/asked"\n{made}\n', encoding="utf-8")
+    uv.chmod(0o755)
+    packages = bootstrap.PackageList(place.packages / "linux-cpu.txt")
+    options = bootstrap.parse(["--folder", str(tmp_path / "env")])
+    options.folder.mkdir()
+    monkeypatch.setattr(bootstrap, "find_python", lambda *_: [])
+    monkeypatch.setattr(bootstrap, "find_uv", lambda: "")
+    with pytest.raises(bootstrap.SetupError, match=r"No Python 3\.11 or .* was found"):
+        bootstrap.create(options, packages, log)
+    monkeypatch.setattr(bootstrap, "find_uv", lambda: str(uv))
+    bootstrap.create(options, packages, log)
+    assert bootstrap.environment_python(options.folder).exists()
+    asked = (tmp_path / "asked").read_text().split()
+    assert asked[:2] == ["venv", "--seed"] and asked[-3:-1] == ["--python", "3.11"]
+
+
+def test_an_interpreter_that_does_not_fit_is_refused(place, tmp_path):
+    code, output = run("--folder", tmp_path / "env", *arguments(place)[2:], "--python", "/bin/sh")
+    assert code == 1 and "/bin/sh is not a Python" in output

@@ -9,6 +9,9 @@ import bpy
 sys.path.insert(0, os.environ["GUI_OUT"])
 from driver import MODULE, OUT, ask, click, drive, open_tab, report, show_textures, wait_until
 
+SMALL = {"preset": "tiny", "overrides": ["prior.steps=400", "capture.max_frames=60"]}
+"""The job that is photographed while it runs: the demo with fewer frames and steps."""
+
 DEMO = Path(os.environ["GUI_DEMO"])
 
 
@@ -27,6 +30,32 @@ def steps():
     yield 0.5
     yield from ask("guide-inputs")
 
+    bpy.ops.toonify3d.attach(directory=os.environ["GUI_JOB"])
+    settings.job = os.environ["GUI_JOB"]
+    window_override = bpy.context.temp_override(window=window, area=view)
+    with window_override:
+        bpy.ops.toonify3d.import_result(
+            "EXEC_DEFAULT", True, folder=str(session.queue.current.result)
+        )
+    show_textures(window, view)
+    view.spaces[0].shading.light = "STUDIO"
+    view.spaces[0].shading.show_specular_highlight = False
+    yield 2.0
+    yield from ask("guide-result")
+
+    bpy.ops.preferences.addon_show(module=MODULE)
+    yield 2.0
+    yield from ask("guide-preferences")
+    with bpy.context.temp_override(window=bpy.context.window_manager.windows[-1]):
+        bpy.ops.wm.window_close()
+    yield 1.0
+    for item in list(bpy.data.objects):
+        bpy.data.objects.remove(item)
+    session.queue.remove(session.queue.current)
+
+    operators = sys.modules[f"{MODULE}.operators.job"]
+    plain = operators.build_request
+    operators.build_request = lambda *inputs: {**plain(*inputs), **SMALL}
     yield from click("toonify3d.stylize")
     yield from wait_until(lambda: session.queue.current is not None, 300)
     job = session.queue.current
@@ -44,24 +73,6 @@ def steps():
     yield from ask("guide-running")
     job.cancel()
     yield from wait_until(lambda: job.state.finished and not job.active, 120)
-
-    session.queue.remove(job)
-    bpy.ops.toonify3d.attach(directory=os.environ["GUI_JOB"])
-    settings.job = os.environ["GUI_JOB"]
-    window_override = bpy.context.temp_override(window=window, area=view)
-    with window_override:
-        bpy.ops.toonify3d.import_result(
-            "EXEC_DEFAULT", True, folder=str(session.queue.current.result)
-        )
-    show_textures(window, view)
-    view.spaces[0].shading.light = "STUDIO"
-    view.spaces[0].shading.show_specular_highlight = False
-    yield 2.0
-    yield from ask("guide-result")
-
-    bpy.ops.preferences.addon_show(module=MODULE)
-    yield 2.0
-    yield from ask("guide-preferences")
 
 
 drive(steps())
