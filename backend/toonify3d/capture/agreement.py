@@ -97,7 +97,10 @@ def _pair_agreement(
     out = []
     with pycolmap.Database.open(database) as store:
         identifiers, geometries = store.read_two_view_geometries()
-        points = {key: _normalised(store.read_keypoints(key)[:, :2], lens) for key in poses}
+        points = {
+            key: _normalised(np.asarray(store.read_keypoints(key)[:, :2], np.float64), lens)
+            for key in poses
+        }
     for identifier, geometry in zip(identifiers, geometries, strict=True):
         one, two = pycolmap.pair_id_to_image_pair(identifier)
         matches = geometry.inlier_matches
@@ -114,7 +117,7 @@ def _pair_agreement(
 def _normalised(points: FloatArray, lens: Any) -> FloatArray:
     """Pixels of a SIMPLE_RADIAL lens to homogeneous directions ``(N, 3)``."""
     focal, cx, cy, k = (float(value) for value in lens.params)
-    distorted = (np.asarray(points, np.float64) - (cx, cy)) / focal
+    distorted = (points - (cx, cy)) / focal
     plain = distorted.copy()
     for _ in range(10):  # a contraction for the small distortions of phones
         plain = distorted / (1.0 + k * (plain**2).sum(1, keepdims=True))

@@ -66,4 +66,6 @@ def _allowed(person: ByteImage, choice: str) -> ByteImage:
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
     if choice == "room":
         return np.asarray(255 * (1 - cv2.dilate(person, kernel)), np.uint8)
-    return np.asarray(255 * cv2.erode(person, kernel, borderValue=1), np.uint8)
+    # Outside the picture counts as person: the bust is cut off there, it does not end.
+    inside = cv2.erode(person, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=(1.0,))
+    return np.asarray(255 * inside, np.uint8)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,6 +29,9 @@ MARGIN = 0.012
 """Features this near the outline, in long sides, belong to neither."""
 LEAST_PERSON, LEAST_ROOM = 8, 16
 """A pair or triple with fewer features on the person or in the room says nothing."""
+LOST = 2.0
+"""Thousandths of the long side by which the room may be off before the pair is too far apart to
+match at all."""
 STEP_ANGLE = np.radians(8.0)
 """Turn between the pictures of a triple: enough to triangulate, little enough to match."""
 _BoolArray = npt.NDArray[np.bool_]
@@ -59,7 +63,7 @@ class _Features:
 
 
 def epipolar_motion(
-    images: Sequence[ByteImage], person: Sequence[npt.NDArray[np.floating]]
+    images: Sequence[ByteImage], person: Sequence[npt.NDArray[np.floating[Any]]]
 ) -> SubjectMotion | None:
     """Movement between pictures 0 and 1, 2 and 3, and so on, without any camera.
 
@@ -112,6 +116,8 @@ def _line_distance(one: _Features, two: _Features) -> tuple[float, float] | None
         return None
     apart = sampson_distance(fundamental, _homogeneous(start), _homogeneous(stop))
     apart *= 1000.0 / one.long_side
+    if float(np.median(apart[room])) > LOST:
+        return None
     return float(np.median(apart[person])), float(np.median(apart[room]))
 
 
@@ -173,7 +179,7 @@ def _small_size(image: ByteImage) -> tuple[int, int]:
     return round(image.shape[1] * scale), round(image.shape[0] * scale)
 
 
-def _features(image: ByteImage, person: npt.NDArray[np.floating]) -> _Features:
+def _features(image: ByteImage, person: npt.NDArray[np.floating[Any]]) -> _Features:
     width, height = _small_size(image)
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     gray = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
@@ -208,7 +214,7 @@ def _matches(one: _Features, two: _Features) -> _IntArray:
     apart[rows, best] = nearest
     mutual = apart.argmin(0)[best] == rows
     good = mutual & (nearest < 0.8**2 * second)
-    return np.stack([rows[good], best[good]], axis=1).astype(np.int64)
+    return np.asarray(np.stack([rows[good], best[good]], axis=1), np.int64)
 
 
 def _homogeneous(points: FloatArray) -> FloatArray:
