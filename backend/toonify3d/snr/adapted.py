@@ -25,7 +25,7 @@ from .volume_texture import VolumeTexture
 
 # Steps of the tracking, and Newton steps onto the wanted level of the prior at its end.
 TRACK_STEPS = 4
-CORRECTIONS = 3
+CORRECTIONS = 2
 # No single correction moves a point farther than this (unit space).
 LONGEST_STEP = 0.05
 
@@ -35,7 +35,9 @@ class _Levels(Protocol):
     def sdf_gradient(self, x: Tensor, /) -> Tensor: ...
 
 
-def track_to_prior(prior: _Levels, adapted: _Levels, y: Tensor, steps: int = TRACK_STEPS) -> Tensor:
+def track_to_prior(
+    prior: PriorLike, adapted: PriorLike, y: Tensor, steps: int = TRACK_STEPS
+) -> Tensor:
     """Follow level sets from the adapted to the prior field, without gradient.
 
     Args:
@@ -56,17 +58,17 @@ def track_to_prior(prior: _Levels, adapted: _Levels, y: Tensor, steps: int = TRA
             middle = x + _velocity(prior, adapted, x, t) * (0.5 / steps)
             x = x + _velocity(prior, adapted, middle, t - 0.5 / steps) / steps
         for _ in range(CORRECTIONS):
-            gradient = prior.sdf_gradient(x)
-            off = (prior.sdf(x) - wanted)[:, None]
-            x = x - _limited(off * gradient / _squared(gradient), LONGEST_STEP)
+            sample = prior.evaluate(x)
+            off = (sample.sdf - wanted)[:, None]
+            x = x - _limited(off * sample.gradient / _squared(sample.gradient), LONGEST_STEP)
         return x
 
 
-def _velocity(prior: _Levels, adapted: _Levels, x: Tensor, t: float) -> Tensor:
+def _velocity(prior: PriorLike, adapted: PriorLike, x: Tensor, t: float) -> Tensor:
     """Velocity while ``t`` falls."""
-    gradient = (1.0 - t) * prior.sdf_gradient(x) + t * adapted.sdf_gradient(x)
-    change = (adapted.sdf(x) - prior.sdf(x))[:, None]
-    return change * gradient / _squared(gradient)
+    source, target = prior.evaluate(x), adapted.evaluate(x)
+    gradient = (1.0 - t) * source.gradient + t * target.gradient
+    return (target.sdf - source.sdf)[:, None] * gradient / _squared(gradient)
 
 
 def _squared(gradient: Tensor) -> Tensor:
