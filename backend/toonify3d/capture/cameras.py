@@ -62,6 +62,7 @@ def solve_cameras(
     focal: float | None = None,
     pictures: Iterable[ByteImage] | None = None,
     masks: Sequence[ByteImage] | None = None,
+    in_place: bool = False,
 ) -> SolvedCameras:
     """Find camera, pose and sparse points of pictures of a scene that stands still.
 
@@ -74,6 +75,7 @@ def solve_cameras(
         focal: Focal length to start from, as a share of the long side (EXIF); None: COLMAP's guess.
         pictures: The same pictures at another size, to find the features in; None: ``images``.
         masks: ``(H, W)`` of ``images``; no features are taken where they are 0.
+        in_place: Write the undistorted pictures over ``images``, to save memory.
 
     Raises:
         InputError: Too few pictures found a camera (``cameras_failed``), or nothing to hold on to
@@ -94,7 +96,7 @@ def solve_cameras(
         match(work, candidate_pairs(len(images), ordered), SubProgress(progress, 0.35, 0.55))
         model = find_model(work, SubProgress(progress, 0.55, 0.98))
         _check_registered(model, len(images), settings, progress)
-        return _collect(model, names, images)
+        return _collect(model, names, images, in_place)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -180,7 +182,9 @@ def _check_registered(
         )
 
 
-def _collect(model: Any, names: list[str], images: Sequence[ByteImage]) -> SolvedCameras:
+def _collect(
+    model: Any, names: list[str], images: Sequence[ByteImage], in_place: bool
+) -> SolvedCameras:
     (lens,) = model.cameras.values()
     focal, cx, cy, k = (float(value) for value in lens.params)
     K = np.array([[focal, 0.0, cx], [0.0, focal, cy], [0.0, 0.0, 1.0]])
@@ -195,7 +199,11 @@ def _collect(model: Any, names: list[str], images: Sequence[ByteImage]) -> Solve
         camera = Camera(K, _inverse(w2c), lens.width, lens.height).resized(width, height)
         cameras.append(camera)
         kept.append(position)
-        undistorted.append(undistort(images[position], camera, k))
+        plain = undistort(images[position], camera, k)
+        if in_place and plain is not images[position]:
+            images[position][...] = plain
+            plain = images[position]
+        undistorted.append(plain)
     model.update_point_3d_errors()
     points = np.array([point.xyz for point in model.points3D.values()]).reshape(-1, 3)
     error = float(model.compute_mean_reprojection_error())

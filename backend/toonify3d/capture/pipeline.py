@@ -22,6 +22,7 @@ from .align import Alignment, align, align_without_face, camera_yaw, goes_round,
 from .cameras import SolvedCameras, moved, solve_cameras, undistort
 from .depth import compute_depth
 from .feature_masks import check_features_setting, feature_masks
+from .frame_store import stored
 from .hull import visual_hull
 from .landmarks import FaceLandmarker, FaceLandmarks
 from .masks import compute_masks
@@ -48,6 +49,8 @@ NOBODY = (
     "There is no face in the video, and the camera goes round nothing; film the head and shoulders "
     "of one person from all around."
 )
+WORK = "work"
+"""Folder of what is only needed while the capture runs."""
 SEEN_BY = 0.9
 """Share of the frames that must see the body at the height of the chest plane."""
 
@@ -105,7 +108,7 @@ def run_capture(
         else:
             _say_hdr(source, part)
             choice = choose_frames(source, settings, part)
-            images = _load(source, choice, settings)
+            images = _load(source, choice, settings, root / WORK)
             size = (images[0].shape[1], images[0].shape[0])
             files = image_files(source) if source.is_dir() else []
             given = user_masks(files, choice.indices, size, settings.masks)
@@ -123,6 +126,7 @@ def run_capture(
             masks=feature_masks(
                 images, [given.get(i) for i in choice.indices], settings.features, part
             ),
+            in_place=True,
         )
         del images
     with report.step("alignment", 0.55, 0.57) as part:
@@ -150,6 +154,8 @@ def run_capture(
         report.facts["depth"] = {"source": settings.depth.source, "maps": maps}
     scene.notes = report.warnings
     report.write(root, choice, solved, alignment)
+    del solved, known  # let go of the mapped frames
+    shutil.rmtree(root / WORK, ignore_errors=True)
     scene.save()
     progress.update(1.0, "Capture done")
     return scene
@@ -212,7 +218,7 @@ def _clear(root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
     for name in ("cameras.json", "hull.npz", FINDINGS_FILE):
         (root / name).unlink(missing_ok=True)
-    for name in ("frames", "masks", "depth", "sfm"):
+    for name in ("frames", "masks", "depth", "sfm", WORK):
         shutil.rmtree(root / name, ignore_errors=True)
 
 
@@ -222,9 +228,12 @@ def _say_hdr(source: Path, progress: Progress) -> None:
         progress.warn(f"The video is HDR ({hdr}); its colours were converted to sRGB.")
 
 
-def _load(source: Path, choice: FrameChoice, settings: CaptureSettings) -> list[ByteImage]:
+def _load(
+    source: Path, choice: FrameChoice, settings: CaptureSettings, folder: Path
+) -> list[ByteImage]:
     wanted = set(choice.indices)
-    return [image for index, image in decode(source, settings.long_side) if index in wanted]
+    found = (image for index, image in decode(source, settings.long_side) if index in wanted)
+    return stored(found, len(wanted), folder / "frames.raw")
 
 
 def _finer(

@@ -1,0 +1,39 @@
+"""All frames of a capture at full size, on disk instead of in memory.
+
+300 frames of 1024 x 768 are 700 MB, and undistorted copies as much again. They are kept in one file
+that is mapped into memory: they look like arrays, and the system may drop them whenever it needs
+the memory for something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ..scene import ByteImage
+
+
+def stored(images: Iterable[ByteImage], count: int, path: Path) -> list[ByteImage]:
+    """Write pictures of one size to ``path`` as they come, and give them back as mapped arrays.
+
+    Args:
+        images: At most ``count`` pictures ``(H, W, 3)``; taken one at a time.
+        count: How much room is made.
+        path: The file; its folder is made. Whoever holds the arrays keeps it in use.
+
+    Returns:
+        Writable arrays backed by the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    store: np.memmap[tuple[int, ...], np.dtype[np.uint8]] | None = None
+    out: list[ByteImage] = []
+    for position, image in enumerate(images):
+        if store is None:
+            store = np.memmap(path, np.uint8, "w+", shape=(count, *image.shape))
+        store[position] = image
+        out.append(np.asarray(store[position]))
+    if store is not None:
+        store.flush()  # clean pages can be dropped at once
+    return out
