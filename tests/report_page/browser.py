@@ -37,7 +37,6 @@ class Browser:
             ],
             pass_fds=(3, 4),
             preexec_fn=place,
-            close_fds=False,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

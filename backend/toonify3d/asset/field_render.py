@@ -38,6 +38,8 @@ ROUND = 0.6
 # A ray that has less than this left is used up.
 USED_UP = 0.004
 LAYERS = 3
+# Depth range (unit space) of neighbouring rays that see one smooth piece of surface.
+SMOOTH, FAR = 0.02, 1e6
 # Stretches longer than this many standard widths belong to rays that graze: twice the sections.
 GRAZING = (0.0, 26.0, 60.0, math.inf)
 
@@ -107,7 +109,7 @@ def render_field(
     reach = _reach(view, camera, antialias)
     margin = math.ceil(reach / antialias)
     picture = render_strips(
-        camera, antialias, lambda fine: _march(view, fine, shading, reach), margin
+        camera, antialias, lambda fine: _march(view, fine, shading, reach, antialias == 2), margin
     )
     return over_background(picture, background)
 
@@ -124,7 +126,7 @@ def _reach(view: FieldView, camera: Camera, antialias: int) -> int:
 class _Rays:
     """Unit-space rays and what they have gathered.
 
-    ``shift`` is 0.25 and 0.75 in turns, like a chessboard; ``through`` is the share that goes on.
+    ``shift`` is 0.25 and 0.75 in turns, row by row; ``through`` is the share that goes on.
     """
 
     origins: FloatArray
@@ -140,24 +142,29 @@ class _Rays:
         return np.asarray((self.origins[rows, None] + along).reshape(-1, 3))
 
 
-def _march(view: FieldView, camera: Camera, shading: str, reach: int) -> FloatArray:
-    """Colour over black and coverage ``(H * W, 4)``."""
+def _march(view: FieldView, camera: Camera, shading: str, reach: int, pairs: bool) -> FloatArray:
+    """Colour over black and coverage ``(H * W, 4)``.
+
+    With ``pairs`` the pixels come in blocks of 2 x 2 rays, and where nothing but smooth surface is
+    seen the two rays of a diagonal stand for the block.
+    """
     x, y = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
     origins, directions = camera.rays(np.stack([x, y], axis=-1).reshape(-1, 2))
     count = len(origins)
     rays = _Rays(
         view.normalization.to_unit(origins),
         directions,
-        0.25 + 0.5 * ((x + y).reshape(-1) % 2),
+        0.25 + 0.5 * (np.floor(y).reshape(-1) % 2),
         np.ones(count),
         np.zeros((count, 3)),
         np.zeros((count, 3)),
     )
     want = (shading in ("flat", "soft"), shading != "flat")
-    hit, first, last = _hits(view, rays, np.arange(count), np.zeros(count))
-    distance = np.full(count, np.inf)
-    distance[hit] = 0.5 * (first + last)
-    _graze(view, rays, distance.reshape(camera.height, camera.width), hit, first, reach, want)
+    met = view.query.cast(rays.origins, rays.directions)
+    distance = np.where(met.face >= 0, met.distance, np.inf).reshape(x.shape)
+    spared = _spared(distance) if pairs else np.zeros(count, dtype=bool)
+    hit, first, last = _hits(view, rays, np.flatnonzero(~spared), np.zeros(int((~spared).sum())))
+    _graze(view, rays, distance, hit, first, spared, reach, want)
     for layer in range(LAYERS):
         length = (last - first) * view.inv_s
         for factor, (least, most) in enumerate(itertools.pairwise(GRAZING)):
@@ -168,7 +175,18 @@ def _march(view: FieldView, camera: Camera, shading: str, reach: int) -> FloatAr
         if layer + 1 == LAYERS or not thinned.any():
             break
         hit, first, last = _hits(view, rays, hit[thinned], last[thinned])
-    return _colored(rays, camera, shading)
+    picture = _colored(rays, camera, shading)
+    spare = np.flatnonzero(spared)
+    picture[spare] = picture[spare ^ 1]  # the other ray of the block's row
+    return picture
+
+
+def _spared(distance: FloatArray) -> npt.NDArray[np.bool_]:
+    """Every other ray ``(H * W,)``, like a chessboard, where the surface is smooth all round it."""
+    finite = np.where(np.isfinite(distance), distance, FAR)
+    spread = maximum_filter(finite, size=3) - minimum_filter(finite, size=3)
+    y, x = np.indices(distance.shape)
+    return np.asarray((spread < SMOOTH) & (finite < FAR) & ((x + y) % 2 == 1)).reshape(-1)
 
 
 def _hits(
@@ -198,6 +216,7 @@ def _graze(
     distance: FloatArray,
     hit: IntArray,
     first: FloatArray,
+    spared: npt.NDArray[np.bool_],
     reach: int,
     want: tuple[bool, bool],
 ) -> None:
@@ -209,6 +228,7 @@ def _graze(
         distance: Of the hits ``(H, W)``, ``inf`` for none.
         hit: Rays that hit something.
         first: Where their sections begin.
+        spared: Rays that are not followed ``(H * W,)``.
         reach: Fine pixels beyond an edge in which the density still shows.
         want: Whether colours and normals are needed.
     """
@@ -219,7 +239,7 @@ def _graze(
         np.where(np.isfinite(distance), distance, -np.inf), size=2 * reach + 1, mode="nearest"
     ).reshape(-1)
     low, high = np.maximum(edge - view.longest, 0.0), np.minimum(far + view.longest, end)
-    rows = np.flatnonzero(np.isfinite(edge) & (edge < end) & (low + 1e-6 < high))
+    rows = np.flatnonzero(~spared & np.isfinite(edge) & (edge < end) & (low + 1e-6 < high))
     # Where along it a ray comes closest is not known: a coarse look, then a finer one there.
     edges = _even(low[rows], high[rows], 16)
     value = view.field.sdf(rays.points(rows, edges)).reshape(edges.shape)
