@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,8 @@ class CaptureCheck:
         """Check ``capture``; a contact sheet is written to ``sheet`` (a PNG)."""
         self.clear()
         self.capture, self._stamp, self.sheet = str(capture), _stamp(capture), sheet
-        sheet.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # still open in a viewer, on Windows
+            sheet.unlink()
         try:
             self._task.start(python, ["check", str(capture), "--json", "--sheet", str(sheet)])
         except OSError as error:
