@@ -18,8 +18,10 @@ from ..raycast import MeshQuery
 from ..scene import ByteImage, Float32Array, FloatArray, LabelledPoints
 from .bake import dilate
 from .raster import rasterize
+from .unseen import spread
 from .uv import Atlas
 
+IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 # Ambient occlusion is smooth: it is traced at most this large and enlarged.
 AO_SIZE = 1024
@@ -127,13 +129,20 @@ def _smoothed(image: Float32Array, covered: BoolArray) -> Float32Array:
 
 
 def region_map(
-    regions: LabelledPoints, places: FloatArray, atlas: Atlas, size: int
+    regions: LabelledPoints,
+    places: FloatArray,
+    faces: IntArray,
+    unseen: BoolArray | None,
+    atlas: Atlas,
+    size: int,
 ) -> tuple[ByteImage, dict[str, Any]]:
     """The regions as an ID map RGB ``(S, S, 3)`` of pure colours, and its legend.
 
     Args:
         regions: Labelled points of the real person.
         places: ``(V, 3)`` where each mesh vertex lies on the real person, world metres.
+        faces: ``(F, 3)`` of the mesh.
+        unseen: Vertices ``(V,)`` that no frame shows; they belong to what surrounds them.
         atlas: The mesh's atlas.
         size: Side of the map.
 
@@ -141,7 +150,9 @@ def region_map(
         The map, and per region ``color`` (hex) and ``percent`` of the chart texels.
     """
     _, nearest = cKDTree(regions.points).query(places, k=4)
-    labels = regions.labels[nearest].mean(axis=1)
+    labels = regions.labels[nearest].mean(axis=1).astype(np.float64)
+    if unseen is not None:
+        labels = spread(faces, unseen, labels)
     owner, weights = rasterize(atlas.uv, atlas.faces, size, size)
     covered = owner >= 0
     corners = atlas.source[atlas.faces[owner[covered]]]

@@ -19,22 +19,21 @@ BoolArray = npt.NDArray[np.bool_]
 PHOTOREAL = "Photoreal"
 # Positions of the slider at which triangles are looked at, both ends included.
 POSITIONS = 11
-# Unit space by which vertices of the flat cut may be off its plane.
-PLANE_SLACK = 1e-3
+# Unit space round the cut's plane in which vertices may belong to it (its edge is chamfered by a
+# cell of the level set), and how deep inside the field these lie at least.
+PLANE_REACH, SURFACE_SLACK = 0.02, 1e-3
 
 
 @dataclass(frozen=True)
 class Bottom:
-    """The flat cut under the bust, which belongs to no face of the real person.
+    """The flat cut under the bust, which belongs to no surface of the real person.
 
     Attributes:
         height: World metres.
-        plane: Vertices ``(V,)`` that lie on the cut, its rim too.
-        inner: Vertices ``(V,)`` inside its rim.
+        inner: Vertices ``(V,)`` of the cut that do not lie on the field's own surface.
     """
 
     height: float
-    plane: BoolArray
     inner: BoolArray
 
     @classmethod
@@ -42,35 +41,32 @@ class Bottom:
         cls, field: ClippedField, vertices: FloatArray, normalization: Normalization
     ) -> Bottom | None:
         """The cut of a mesh's vertices ``(V, 3)`` in unit space; None without one."""
-        plane = np.abs(vertices[:, 2] - field.crop_z) < PLANE_SLACK
-        if not plane.any():
+        inner = np.abs(vertices[:, 2] - field.crop_z) < PLANE_REACH
+        if not inner.any():
             return None
-        inner = plane.copy()
         with torch.no_grad():
-            points = torch.as_tensor(vertices[plane], dtype=torch.float32)
+            points = torch.as_tensor(vertices[inner], dtype=torch.float32)
             depth = field.field.sdf(points.to(field.field.device)).cpu().numpy().reshape(-1)
-        inner[plane] = depth < -PLANE_SLACK
+        inner[inner] = depth < -SURFACE_SLACK
         height = field.crop_z * normalization.radius + normalization.center[2]
-        return cls(float(height), plane, inner)
+        return cls(float(height), inner) if inner.any() else None
 
 
 def on_the_person(
-    avatar: Field, vertices: FloatArray, normalization: Normalization, bottom: Bottom | None
+    avatar: Field,
+    vertices: FloatArray,
+    normalization: Normalization,
 ) -> FloatArray | None:
     """Where each vertex ``(V, 3)`` (unit space) lies on the real person, in the world.
 
-    Only a field that knows the way back (stage II's deformation) can say; None otherwise. The
-    flat cut stays flat.
+    Only a field that knows the way back (stage II's deformation) can say; None otherwise.
     """
     to_prior = getattr(avatar, "to_prior", None)
     if to_prior is None:
         return None
     with torch.no_grad():
         points = torch.as_tensor(vertices, dtype=torch.float32, device=avatar.device)
-        person = normalization.to_world(to_prior(points).cpu().numpy().astype(np.float64))
-    if bottom is not None:
-        person[bottom.inner, 2] = bottom.height
-    return person
+        return normalization.to_world(to_prior(points).cpu().numpy().astype(np.float64))
 
 
 def morph_figures(
@@ -87,7 +83,7 @@ def morph_figures(
         person: ``(V, 3)``, slider at 1.
         faces: ``(F, 3)``.
         prior: The real person's surface.
-        bottom: The flat cut, if the mesh has one; it is compared with its plane.
+        bottom: The flat cut, if the mesh has one; it is left out of the distances.
 
     Returns:
         ``surface_median, surface_p95, surface_max``: distance of vertices and face centres to the
@@ -96,10 +92,9 @@ def morph_figures(
     """
     diagonal = float(np.linalg.norm(np.ptp(prior.vertices, axis=0)))
     points = np.concatenate([person, person[faces].mean(axis=1)])
-    distance = MeshQuery(prior.vertices, prior.faces).closest(points).distance
     if bottom is not None:
-        cut = np.concatenate([bottom.inner, bottom.plane[faces].all(axis=1)])
-        distance = np.where(cut, np.abs(points[:, 2] - bottom.height), distance)
+        points = points[~np.concatenate([bottom.inner, bottom.inner[faces].any(axis=1)])]
+    distance = MeshQuery(prior.vertices, prior.faces).closest(points).distance
     distance = 100.0 * distance / diagonal
     return {
         "surface_median": float(np.median(distance)),

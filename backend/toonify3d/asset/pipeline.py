@@ -102,7 +102,7 @@ def build_asset(
     clock.lap("uv")
     mesh = SurfaceMesh(scene.normalization.to_world(surface.vertices), surface.faces)
     flat = Bottom.of(field_, surface.vertices, scene.normalization)
-    person = on_the_person(avatar, surface.vertices, scene.normalization, flat)
+    person = on_the_person(avatar, surface.vertices, scene.normalization)
     real = mesh if person is None else replace(mesh, vertices=person)
     calm = _calm(field_, surface, real, prior_mesh, cameras) if cameras else None
     part = SubProgress(progress, 0.45, 0.8)
@@ -110,7 +110,7 @@ def build_asset(
     clock.lap("bake")
     part = SubProgress(progress, 0.8, 0.9)
     textures = make_textures(
-        baked, surface, atlas, real, exemplar, regions, settings, _warp_device(avatar), part
+        baked, surface, atlas, real, exemplar, regions, calm, settings, _warp_device(avatar), part
     )
     clock.lap("maps")
     photoreal = None
@@ -222,7 +222,9 @@ def _calm(
     query = MeshQuery(prior_mesh.vertices, prior_mesh.faces)
     seen = seen_points(person.vertices, normals, query, cameras) > 0
     read = field_.color_pair if field_.paired else field_.color
-    return calm_colors(surface.vertices, surface.faces, seen, read(surface.vertices).astype(np.float64))
+    return calm_colors(
+        surface.vertices, surface.faces, seen, read(surface.vertices).astype(np.float64)
+    )
 
 
 def _mesh_figures(

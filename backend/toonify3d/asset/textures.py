@@ -16,6 +16,7 @@ from .maps import ambient_occlusion, region_map
 from .mesh import vertex_normals
 from .settings import AssetSettings
 from .surface import ExtractedSurface
+from .unseen import Calm
 from .uv import Atlas
 
 
@@ -39,6 +40,7 @@ def make_textures(
     real: SurfaceMesh,
     exemplar: ByteImage,
     regions: LabelledPoints | None,
+    calm: Calm | None,
     settings: AssetSettings,
     device: str,
     progress: Progress,
@@ -52,6 +54,7 @@ def make_textures(
         real: The mesh where it lies on the real person, world metres.
         exemplar: RGB.
         regions: Skin, hair and clothes of the real person, or None.
+        calm: What no frame shows.
         settings: See there.
         device: Warp device.
         progress: Told how far it is.
@@ -77,7 +80,8 @@ def make_textures(
         out.images["ao"] = ambient_occlusion(query, surface.vertices, normals, atlas, size)
     if regions is not None:
         progress.update(0.9, "telling skin, hair and clothes apart")
-        image, legend = region_map(regions, real.vertices, atlas, size)
+        unseen = None if calm is None else calm.inner
+        image, legend = region_map(regions, real.vertices, real.faces, unseen, atlas, size)
         out.images["regions"] = image
         out.figures["regions"] = legend
     progress.update(1.0, "maps ready")

@@ -41,10 +41,12 @@ class Calm:
     Attributes:
         weight: ``(V,)`` 0 for the field's own colour, 1 for :attr:`colors`.
         colors: ``(V, C)``, spread smoothly from what is seen.
+        inner: ``(V,)`` what no frame shows.
     """
 
     weight: FloatArray
     colors: FloatArray
+    inner: BoolArray
 
 
 def watching_cameras(scene: Scene) -> list[Camera]:
@@ -108,22 +110,30 @@ def calm_colors(
         seen: ``(V,)``.
         colors: ``(V, C)`` of the field.
     """
-    matrix = _adjacency(faces, len(vertices))
     total = float(_areas(vertices, faces).sum())
     inner = _unseen_pieces(vertices, faces, ~seen, LEAST_SHARE * total)
     if not inner.any() or inner.all():
         return None
+    out = spread(faces, inner, colors)
+    matrix = _adjacency(faces, len(vertices))
     degree = np.asarray(matrix.sum(axis=1)).ravel()
-    laplacian = (sparse.diags(degree) - matrix).tocsr()
-    out = np.asarray(colors, np.float64).copy()
-    right = -laplacian[inner][:, ~inner] @ out[~inner]
-    out[inner] = spsolve(laplacian[inner][:, inner].tocsc(), right).reshape(-1, colors.shape[1])
     weight = inner.astype(np.float64)
     for _ in range(FADE_RINGS):
         weight = np.where(
             inner, 1.0, 0.5 * weight + 0.5 * (matrix @ weight) / np.maximum(degree, 1)
         )
-    return Calm(weight, out)
+    return Calm(weight, out, inner)
+
+
+def spread(faces: IntArray, inner: BoolArray, values: FloatArray) -> FloatArray:
+    """``values (V, C)`` with those of the ``inner`` vertices harmonic: as smooth as can be."""
+    matrix = _adjacency(faces, len(inner))
+    degree = np.asarray(matrix.sum(axis=1)).ravel()
+    laplacian = (sparse.diags(degree) - matrix).tocsr()
+    out = np.asarray(values, np.float64).copy()
+    right = -laplacian[inner][:, ~inner] @ out[~inner]
+    out[inner] = spsolve(laplacian[inner][:, inner].tocsc(), right).reshape(-1, out.shape[1])
+    return out
 
 
 def _unseen_pieces(

@@ -7,7 +7,7 @@ triangles, because it cuts wherever a level set's ripples bend it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -128,11 +128,11 @@ def _flat_charts(
     uv = flatten(vertices[source[used]], faces)
     if uv is None:
         charts = _xatlas_charts(vertices, source[used], faces, rows)
-        return [part for chart in charts for part in _without_overlaps(chart)]
-    return _without_overlaps(_Chart(rows, source[used], faces, uv))
+        return [part for chart in charts for part in _without_overlaps(vertices, chart)]
+    return _without_overlaps(vertices, _Chart(rows, source[used], faces, uv))
 
 
-def _without_overlaps(chart: _Chart) -> list[_Chart]:
+def _without_overlaps(vertices: FloatArray, chart: _Chart) -> list[_Chart]:
     """The chart, with parts of its border cut off until nothing overlaps.
 
     Raises:
@@ -147,8 +147,20 @@ def _without_overlaps(chart: _Chart) -> list[_Chart]:
         if tab is None or tab.all():
             done.append(part)
         else:
-            waiting += [_part(part, ~tab), _part(part, tab)]
+            # What is cut off is flattened anew, for its place in the chart was too narrow for it.
+            waiting += [_part(part, ~tab), *_flattened(vertices, _part(part, tab))]
     raise TrainingError("The mesh could not be unwrapped without overlaps; use fewer faces.")
+
+
+def _flattened(vertices: FloatArray, chart: _Chart) -> list[_Chart]:
+    """The pieces of a chart flattened each on its own; as they are where they are no disks."""
+    _, label = face_components(chart.faces)
+    out = []
+    for number in range(int(label.max()) + 1):
+        piece = _part(chart, label == number)
+        uv = flatten(vertices[piece.source], piece.faces)
+        out.append(piece if uv is None else replace(piece, uv=uv))
+    return out
 
 
 def _part(chart: _Chart, kept: BoolArray) -> _Chart:
