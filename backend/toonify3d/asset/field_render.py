@@ -239,7 +239,9 @@ def _graze(
         np.where(np.isfinite(distance), distance, -np.inf), size=2 * reach + 1, mode="nearest"
     ).reshape(-1)
     low, high = np.maximum(edge - view.longest, 0.0), np.minimum(far + view.longest, end)
-    rows = np.flatnonzero(~spared & np.isfinite(edge) & (edge < end) & (low + 1e-6 < high))
+    # What lies just before the own surface is that surface, seen aslant.
+    apart = 2.0 * BEFORE / view.inv_s
+    rows = np.flatnonzero(~spared & np.isfinite(edge) & (edge < end - apart) & (low + 1e-6 < high))
     # Where along it a ray comes closest is not known: a coarse look, then a finer one there.
     edges = _even(low[rows], high[rows], 16)
     value = view.field.sdf(rays.points(rows, edges)).reshape(edges.shape)
