@@ -27,7 +27,9 @@ _ADVICE = {
     "lost": Advice("The finished steps are kept", "toonify3d.resume"),
     "killed": Advice("If memory ran out, close other programs or choose a smaller preset"),
     "out_of_memory": Advice("Choose a smaller preset, or set the viewport to Solid"),
-    "no_face": Advice("Choose a portrait whose face is seen from the front"),
+    "no_face": Advice("Film again, starting in front of the face"),
+    "exemplar_no_face": Advice("Choose another exemplar"),
+    "job_gone": Advice("Start it again; keep the job's folder while it runs"),
     "defect": Advice("This is a defect: please send the report", "toonify3d.copy_report"),
 }
 

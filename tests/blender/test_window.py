@@ -91,15 +91,13 @@ def stage(extension_zip):
     return folder
 
 
-def serve(process, stage, display, seconds=200, prepare=None):
+def serve(process, stage, display, seconds=200):
     """Take the pictures that the window asks for, and click where its pointer is."""
     environment = dict(os.environ, DISPLAY=display)
     deadline = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < deadline:
         for want in stage.glob("*.want"):
             time.sleep(0.7)
-            if prepare:
-                prepare(want.stem, environment)
             part = stage / "part.png"
             subprocess.run(["import", "-window", "root", str(part)], env=environment, check=True)
             part.rename(want.with_suffix(".png"))

@@ -43,12 +43,7 @@ def steps():
     yield 2.0
     yield from ask("guide-result")
 
-    bpy.ops.preferences.addon_show(module=MODULE)
-    yield 2.0
-    yield from ask("guide-preferences")
-    with bpy.context.temp_override(window=bpy.context.window_manager.windows[-1]):
-        bpy.ops.wm.window_close()
-    yield 1.0
+    yield from preferences_in(window, view)
     for item in list(bpy.data.objects):
         bpy.data.objects.remove(item)
     session.queue.remove(session.queue.current)
@@ -73,6 +68,19 @@ def steps():
     yield from ask("guide-running")
     job.cancel()
     yield from wait_until(lambda: job.state.finished and not job.active, 120)
+
+
+def preferences_in(window, area):
+    """The preferences in place of the viewport: their own window is small without a manager."""
+    bpy.context.preferences.active_section = "ADDONS"
+    bpy.context.window_manager.addon_search = "3DToonify"
+    area.type = "PREFERENCES"
+    with bpy.context.temp_override(window=window, area=area):
+        bpy.ops.preferences.addon_expand(module=MODULE)
+    yield 2.0
+    yield from ask("guide-preferences")
+    area.type = "VIEW_3D"
+    yield 0.5
 
 
 drive(steps())

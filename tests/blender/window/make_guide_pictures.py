@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -38,7 +37,7 @@ def main():
             "unshare", ["unshare", "-m", "--propagation", "private", sys.executable, *sys.argv]
         )
     job, output = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
-    work = Path("/tmp/toonify-guide")
+    work = Path(os.environ.get("GUIDE_WORK", "/tmp/toonify-guide"))
     chroot = test_window.CHROOT.resolve()
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
@@ -58,14 +57,6 @@ def main():
         shutil.copy(picture, output)
     report = work / "report.json"
     sys.stdout.write(report.read_text() if report.exists() else "no report\n")
-
-
-def enlarge(name, environment):
-    """Make the preferences' window large enough for all of it: there is no window manager."""
-    if name == "guide-preferences":
-        command = ["xdotool", "search", "--name", "Preferences", "windowmove", "40", "40"]
-        subprocess.run([*command, "windowsize", "960", "1300"], env=environment, check=True)
-        time.sleep(3)
 
 
 def shoot(display, work, extension):
@@ -89,7 +80,7 @@ def shoot(display, work, extension):
         subprocess.Popen(command, stdout=log, stderr=log) as process,
     ):
         try:
-            test_window.serve(process, work, display, seconds=1800, prepare=enlarge)
+            test_window.serve(process, work, display, seconds=1800)
         finally:
             process.kill()
 
