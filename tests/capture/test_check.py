@@ -23,6 +23,7 @@ from toonify3d.capture.landmarks import FaceLandmarks
 from toonify3d.capture.probe import VideoInfo, parse_description
 from toonify3d.capture.selection import FrameChoice
 from toonify3d.capture.settings import CaptureSettings
+from toonify3d.capture.subject import SubjectMotion
 from toonify3d.capture.turn import Step, Turn
 from toonify3d.cli import main
 
@@ -79,7 +80,9 @@ def test_a_good_capture_is_all_ok():
         ({"turn": Turn(np.linspace(0, 0.2, 250), False, "typical lens"), "looks": []},
          "coverage", "warning"),
         ({"looks": []}, "face", "warning"),
-        ({"person": None, "looks": []}, "person", "stop"),
+        ({"person": None, "looks": [], "goes_round": False}, "person", "stop"),
+        ({"person": None, "looks": [], "goes_round": True}, "person", "warning"),
+        ({"subject": SubjectMotion(2.0, 0.4, 8)}, "subject", "warning"),
         ({"person": Person(0.3, 0.5, 0.0)}, "cut_off", "warning"),
         ({"person": Person(0.04, 0.0, 0.0), "looks": []}, "distance", "warning"),
         ({"hdr": "HLG"}, "hdr", "hint"),

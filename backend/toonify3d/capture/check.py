@@ -17,6 +17,7 @@ import numpy as np
 
 from ..scene import ByteImage, FloatArray
 from .landmarks import FaceLandmarker, FaceLandmarks
+from .object_start import circles_something
 from .posed import is_posed, load_posed
 from .probe import VideoInfo, probe
 from .segmentation import GENERAL, PersonSegmenter
@@ -91,6 +92,8 @@ class Measured:
         room_cells: Median share of the cells round the person that have some.
         hdr: ``"HLG"`` or ``"PQ"`` for a video of high dynamic range, else None.
         subject: How the person moved; None when too few features tell.
+        goes_round: Whether the camera goes round a thing that is no person to the models; None when
+            that cannot be told, or a person is there.
     """
 
     name: str
@@ -109,6 +112,7 @@ class Measured:
     room_cells: float
     hdr: str | None = None
     subject: SubjectMotion | None = None
+    goes_round: bool | None = None
 
     @property
     def faces(self) -> list[Look]:
@@ -157,6 +161,9 @@ def measure_capture(source: Path, settings: CaptureSettings) -> Measured:
         frames=frames,
         hdr=info.hdr,
         subject=_subject(looks) if person is not None else None,
+        goes_round=circles_something([look.image for look in looks])
+        if person is None and not faces
+        else None,
         choice=select(np.array(sharpness), motion, settings.max_frames),
         steps=steps,
         turn=turn,

@@ -261,10 +261,7 @@ def _face(m: Measured) -> Finding:
 
 def _framing(m: Measured) -> list[Finding]:
     if m.person is None and not m.faces:
-        what = "There is no person in the pictures."
-        why = "The job reconstructs the head and shoulders of one person."
-        redo = "Film one person from all around, the head in the middle of the picture."
-        return [Finding("person", "stop", what, why, redo)]
+        return [_nobody(m)]
     out = []
     size = _face_share(m)
     near = "Come closer: the head should fill about half of the picture's height."
@@ -288,6 +285,22 @@ def _framing(m: Measured) -> list[Finding]:
     else:
         out.append(Finding("cut_off", "ok", "The head stays inside the picture."))
     return out
+
+
+def _nobody(m: Measured) -> Finding:
+    """No person to the models: a bust or a skull may still be what the camera goes round."""
+    redo = "Film one person from all around, the head in the middle of the picture."
+    if m.goes_round is False:
+        what = "There is no person in the pictures, and the camera goes round nothing."
+        why = "The job reconstructs the head and shoulders of one person."
+        return Finding("person", "stop", what, why, redo)
+    what = "No person was recognised; what the camera goes round is taken for the head."
+    why = "Without a face, front and size are guesses, and only your own portraits can style it."
+    redo = (
+        "For a bust or a skull give the number of a frontal frame with capture.front_frame; "
+        "otherwise film one person from all around."
+    )
+    return Finding("person", "warning", what, why, redo)
 
 
 def subject_finding(motion: SubjectMotion | None, limits: tuple[float, float]) -> list[Finding]:
