@@ -1,5 +1,6 @@
 """The pictures of docs/guide.md: a real job in a real window, on the bundled demo."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -62,7 +63,8 @@ def steps():
             and job.status.step_fraction > 0.2
         )
 
-    yield from wait_until(preview_of_the_head, float(os.environ["GUI_PATIENCE"]))
+    with contextlib.suppress(TimeoutError):  # a slow machine: photographed as far as it is
+        yield from wait_until(preview_of_the_head, float(os.environ["GUI_PATIENCE"]))
     report["problem"] = job.problem and job.problem.message
     yield 1.0
     yield from ask("guide-running")
