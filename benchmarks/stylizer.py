@@ -112,14 +112,16 @@ class Bench:
             row, sheet = self.pair(subject, path)
             self.rows.append(row)
             tiles.append(sheet)
+            self._write_sheet(subject.name, tiles)
             print(json.dumps({k: v for k, v in row.items() if k != "face"}), flush=True)
+
+    def _write_sheet(self, name: str, tiles: list[np.ndarray]) -> None:
         columns = 2 if tiles[0].shape[1] > 3 * TILE else 3
-        while len(tiles) % columns:
-            tiles.append(np.full_like(tiles[0], 255))
-        lines = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
-        picture = np.vstack(lines)[..., ::-1]
-        name = self.options.out / f"sheet_{subject.name}.jpg"
-        cv2.imwrite(str(name), picture, [cv2.IMWRITE_JPEG_QUALITY, 88])
+        blank = [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
+        full = tiles + blank
+        lines = [np.hstack(full[i : i + columns]) for i in range(0, len(full), columns)]
+        path = self.options.out / f"sheet_{name}.jpg"
+        cv2.imwrite(str(path), np.vstack(lines)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
 
     def pair(self, subject: Subject, path: Path) -> tuple[dict[str, Any], np.ndarray]:
         name = path.parent.name.removeprefix("exemplar_")

@@ -17,7 +17,7 @@ from ..scene import ByteImage, Float32Array, FloatArray
 from .clicks import read_landmarks
 from .colorspace import blur, fill_holes, kmeans, smooth_edges, smoothstep, to_lab
 from .exemplarkind import PictureStats, choose_look, measure_picture, region_labels
-from .picture import MIN_SIDE, WORKING_SIDE, read_picture
+from .picture import MIN_SIDE, WORKING_SIDE, longest_side, read_picture
 from .refine import refine_landmarks
 
 RAMP_STEPS = 32
@@ -121,7 +121,7 @@ def _working_picture(path: Path) -> tuple[ByteImage, ByteImage | None, float]:
             raise InputError(f"{path.name} is fully transparent.", "exemplar_unreadable")
         cover = alpha[..., None].astype(np.float32) / 255
         image = (image * cover + 255 * (1 - cover)).astype(np.uint8)
-    return image, alpha, scale
+    return image, alpha, max(image.shape[:2]) / longest_side(path)
 
 
 def _find_face(image: ByteImage, path: Path) -> FloatArray:

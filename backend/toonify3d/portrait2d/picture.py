@@ -40,11 +40,24 @@ def read_picture(path: Path) -> tuple[ByteImage, ByteImage | None]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
                 return _decode(picture, path)
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            f"{path.name} is too large: scale it to at most 12000 pixels a side.",
+            "exemplar_too_large",
+        ) from error
+    except UnidentifiedImageError as error:
         raise InputError(_unreadable(path), "exemplar_unreadable") from error
     except (OSError, SyntaxError, ValueError) as error:
         # Pillow reports a truncated or lying file by any of these.
         raise InputError(_unreadable(path), "exemplar_unreadable") from error
+
+
+def longest_side(path: Path) -> int:
+    """Pixels of the file's longer side (:func:`read_picture` decodes large JPEGs smaller)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(path) as picture:
+            return max(picture.size)
 
 
 def _unreadable(path: Path) -> str:

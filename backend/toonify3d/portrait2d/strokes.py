@@ -26,7 +26,10 @@ LABELS = 3
 _PATCH = 3
 """Radius of a patch in pixels: 7 x 7, as small as holds a stroke's width and direction."""
 _STYLE_DIMENSIONS = 16
+_VOTES = (0.8, 1.2)
+"""Widths in pixels of a patch's vote in the first rounds and in the last."""
 _CHUNK_BYTES = 96_000_000
+_LATTICE, _SLANT = 29.0, 0.45
 _LEVELS = 33
 _RARE = 0.01
 """A region with less than this share of the exemplar lends no strokes of its own."""
@@ -41,8 +44,9 @@ class GuideWeights:
     direction: float = 1.0
     position: float = 1.5
     labels: float = 12.0
+    phase: float = 1.2
     style: float = 2.0
-    uniform: float = 0.15
+    uniform: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -160,9 +164,12 @@ def lay_strokes(
         even = source.weights.uniform * np.minimum(counts / max(float(counts.mean()), 1e-9), 6.0)
         best = _search(source, wanted, near, trust, even.astype(np.float32))
         counts = np.bincount(best, minlength=len(source.spots)).astype(float)
-        voted = _vote(source, spots, best, canvas.inside.shape)
+        # Patches that do not agree yet must not be averaged: the mean of strokes is no stroke, and
+        # the next round would look for flat patches to go with it.
+        spread = _VOTES[0] if turn + 1 < passes else _VOTES[1]
+        voted = _vote(source, spots, best, canvas.inside.shape, spread)
         out = known * fixed[..., None] + voted * (1 - fixed[..., None])
-    out = _revive(out, source, canvas, fixed)
+        out = _revive(out, source, canvas, fixed)
     return np.asarray(out * canvas.inside[..., None], np.float32)
 
 
@@ -202,7 +209,11 @@ def _search(
 
 
 def _vote(
-    source: StrokeSource, spots: IntArray, best: IntArray, shape: tuple[int, ...]
+    source: StrokeSource,
+    spots: IntArray,
+    best: IntArray,
+    shape: tuple[int, ...],
+    spread: float,
 ) -> Float32Array:
     """Average of all patches over each pixel, heavier in a patch's middle."""
     total = np.zeros((*shape, 3), np.float32)
@@ -210,7 +221,7 @@ def _vote(
     found = source.spots[best]
     for dy in range(-_PATCH, _PATCH + 1):
         for dx in range(-_PATCH, _PATCH + 1):
-            amount = np.float32(np.exp(-(dy * dy + dx * dx) / (2 * 2.2**2)))
+            amount = np.float32(np.exp(-(dy * dy + dx * dx) / (2 * spread**2)))
             row, column = spots[:, 0] + dy, spots[:, 1] + dx  # all different: no two collide
             total[row, column] += amount * source.strokes[found[:, 0] + dy, found[:, 1] + dx]
             weight[row, column] += amount
@@ -288,7 +299,22 @@ def _guides(
     reach = np.tanh(canvas.place / 2.5) * 2.5
     parts.append(reach * np.sqrt(weights.position))
     parts.append(canvas.labels * present * np.sqrt(weights.labels))
+    parts.append(_phase(light.shape) * np.sqrt(weights.phase))
     return np.asarray(np.concatenate(parts, axis=2), np.float32)
+
+
+def _phase(shape: tuple[int, ...]) -> Float32Array:
+    """Place on a slanted lattice of :data:`_LATTICE` pixels, as points of circles ``(H, W, 4)``.
+
+    Where all other guides are nearly constant (a cheek), neighbours would all choose the same
+    patch and smear it. With equal phases, neighbours choose neighbours: strokes are copied whole.
+    The lattice is slanted so that what repeats lines up with nothing.
+    """
+    rows, columns = np.mgrid[: shape[0], : shape[1]] * (2 * np.pi / _LATTICE)
+    along = columns * np.cos(_SLANT) + rows * np.sin(_SLANT)
+    across = 1.13 * (rows * np.cos(_SLANT) - columns * np.sin(_SLANT))
+    circle = (np.cos(along), np.sin(along), np.cos(across), np.sin(across))
+    return np.asarray(np.stack(circle, axis=2), np.float32)
 
 
 def _around(band: Float32Array, step: int) -> Float32Array:
