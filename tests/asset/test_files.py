@@ -56,7 +56,8 @@ def test_report_is_json_and_true(made):
     assert texture["width"] == texture["height"] == 512
     assert texture["face_density"] >= 1.9
     names = (
-        "avatar.glb avatar.npz avatar.obj avatar.mtl albedo.png normal.png prior.ply preview.png"
+        "avatar.glb avatar.npz avatar.obj avatar.mtl albedo.png albedo_before_enhancement.png"
+        " normal.png ao.png prior.ply preview.png"
     )
     assert set(report["files"]) == set(names.split())
     for name, entry in report["files"].items():
@@ -145,7 +146,7 @@ def test_the_persons_colours_have_the_same_layout(faces_of_two):
     folder, report = faces_of_two
     albedo, photo = (
         np.asarray(Image.open(folder / name)).astype(int)
-        for name in ("albedo.png", "photo_albedo.png")
+        for name in ("albedo_before_enhancement.png", "photo_albedo.png")
     )
     assert "photo_albedo.png" in report.files
     # The field's albedo is the position, its photo the same turned round.
