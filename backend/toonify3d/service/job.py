@@ -234,7 +234,7 @@ class JobFolder:
         while name.casefold() in taken and styles[taken[name.casefold()]] != plain:
             count += 1
             name = f"{safe_name(wanted)}-{count}"
-        return taken.get(name.casefold(), name)
+        return str(taken.get(name.casefold(), name))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
