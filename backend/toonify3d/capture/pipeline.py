@@ -22,6 +22,7 @@ from .align import Alignment, align, align_without_face, camera_yaw, goes_round,
 from .cameras import SolvedCameras, moved, solve_cameras, undistort
 from .depth import compute_depth
 from .feature_masks import check_features_setting, feature_masks
+from .findings import CheckReport
 from .frame_store import stored
 from .hull import visual_hull
 from .landmarks import FaceLandmarker, FaceLandmarks
@@ -100,18 +101,8 @@ def run_capture(
     check_features_setting(settings.features)
     _clear(root)
     report = _Report(progress)
-    known: SolvedCameras | None = None
     with report.step("frames", 0.0, 0.05) as part:
-        if is_posed(source):
-            choice, known, given = solved_from_posed(source, settings, part)
-            images = known.images
-        else:
-            _say_hdr(source, part)
-            choice = choose_frames(source, settings, part)
-            images = _load(source, choice, settings, root / WORK)
-            size = (images[0].shape[1], images[0].shape[0])
-            files = image_files(source) if source.is_dir() else []
-            given = user_masks(files, choice.indices, size, settings.masks)
+        choice, images, known, given = _read(source, root, settings, part)
     with report.step("faces", 0.05, 0.12) as part:
         faces = _find_faces(images, part)
     with report.step("cameras", 0.12, 0.55) as part:
@@ -141,13 +132,8 @@ def run_capture(
         report.facts["masks"] = {"source": settings.masks.source, "yours": yours}
     with report.step("writing", 0.8, 0.84) as part:
         scene = _write(root, choice, solved, masks, alignment, part)
-        motion = measured_motion(solved.images, solved.cameras, masks)
-        yaws = np.array([frame.yaw for frame in scene.frames])
-        given_front = settings.front_frame >= 0
-        measured = judge_cameras(
-            source.name, len(choice.indices), yaws, alignment, motion, given_front
-        )
-        publish(measured, root, part)
+        found = _judge(source.name, choice, solved, masks, alignment, settings)
+        publish(found, root, part)
     with report.step("depth", 0.84, 1.0) as part:
         compute_depth(scene, settings.depth, device, part)
         maps = sum(1 for _ in (root / "depth").glob("*.npz"))
@@ -159,6 +145,36 @@ def run_capture(
     scene.save()
     progress.update(1.0, "Capture done")
     return scene
+
+
+def _read(
+    source: Path, root: Path, settings: CaptureSettings, progress: Progress
+) -> tuple[FrameChoice, list[ByteImage], SolvedCameras | None, dict[int, ByteImage]]:
+    """The chosen frames, their cameras if the source has them, and the user's masks by index."""
+    if is_posed(source):
+        choice, known, given = solved_from_posed(source, settings, progress)
+        return choice, known.images, known, given
+    _say_hdr(source, progress)
+    choice = choose_frames(source, settings, progress)
+    images = _load(source, choice, settings, root / WORK)
+    size = (images[0].shape[1], images[0].shape[0])
+    files = image_files(source) if source.is_dir() else []
+    return choice, images, None, user_masks(files, choice.indices, size, settings.masks)
+
+
+def _judge(
+    name: str,
+    choice: FrameChoice,
+    solved: SolvedCameras,
+    masks: Sequence[ByteImage],
+    alignment: Alignment,
+    settings: CaptureSettings,
+) -> CheckReport:
+    """What the solved cameras say about the capture."""
+    motion = measured_motion(solved.images, solved.cameras, masks)
+    yaws = np.array([camera_yaw(camera) for camera in solved.cameras])
+    given = settings.front_frame >= 0
+    return judge_cameras(name, len(choice.indices), yaws, alignment, motion, given)
 
 
 @dataclass
