@@ -129,6 +129,8 @@ class Bench:
         steps = (
             geometry.steps if geometry.from_prior else preset_settings(self.preset)[0].prior.steps
         )
+        if geometry.joint:  # the same number of steps altogether
+            steps += texture.steps
         return (
             replace(geometry, steps=self._steps(steps)),
             replace(texture, steps=self._steps(texture.steps)),

@@ -28,7 +28,7 @@ from ..snr.fields import SurfaceSample
 from ..snr.guide import Guide
 from ..snr.prior import Prior
 from ..snr.volume_texture import AppearanceReflection, VolumeTexture
-from .adaption_settings import GeometryAdaptionSettings
+from .adaption_settings import GeometryAdaptionSettings, TextureAdaptionSettings
 from .corrections import FrameCorrections
 from .data import RayBatch
 from .discriminator import PaletteDiscriminator, adversarial_terms, as_patches
@@ -37,6 +37,7 @@ from .settings import PAPER, PREVIEW, PriorSettings
 from .stage1 import train_prior
 from .stage1_step import StepRenderer
 from .view_rays import PatchRays, Rays, ViewRays
+from .volume_texture import WARM_POINTS, fit_albedo, reflection_penalty
 
 # Steps between two updates of the guide grid.
 REFRESH = 25
@@ -128,6 +129,7 @@ class FieldFinetune:
         terms = self.renderer.losses(as_batch(rays, color, mask, interior), inv_s, 0.0)
         total = terms.total
         if self.colors is not None:
+            total = total + self.colors.penalty
             total = total + self.colors.adversarial(self.renderer, inv_s, self.random)
         values = {"total": terms.total, "color": terms.color, "mask": terms.mask}
         values["eikonal"] = terms.eikonal
@@ -187,6 +189,8 @@ class JointColors:
             style_palette(np.zeros((0, 3), np.uint8), views, 16, settings.seed)
         )
         self.patches = PatchRays(views, scene.normalization, device, JOINT_PATCH)
+        self.penalty = torch.zeros((), device=device)
+        self._warm_start(settings.seed)
 
     def learned(self) -> dict[str, nn.Module]:
         """What is optimised beside the adapted fields."""
@@ -211,8 +215,23 @@ class JointColors:
     def radiance(self, x: Tensor, sample: SurfaceSample, direction: Tensor) -> Tensor:
         """``s * c_tex`` (below eq. 9)."""
         shade: Tensor = self.reflection(x, sample.gradient, direction, sample.feature)
+        off, chroma = reflection_penalty(shade)
+        weights = TextureAdaptionSettings
+        self.penalty = weights.reflection_weight * off + weights.monochrome_weight * chroma
         albedo: Tensor = self.texture(x, sample.feature)
         return shade * albedo
+
+    @torch.no_grad()
+    def _surface(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        free = torch.rand((WARM_POINTS, 3), generator=generator, device=self.adapted.device)
+        points = project_to_surface(self.adapted, free * 1.6 - 0.8)
+        return points, self.adapted.evaluate(points).feature, self.adapted.color(points)
+
+    def _warm_start(self, seed: int) -> None:
+        generator = torch.Generator(self.adapted.device).manual_seed(seed)
+        points, feature, wanted = self._surface(generator)
+        steps = TextureAdaptionSettings.warm_steps
+        fit_albedo(self.texture, points, feature, wanted, steps, generator)
 
     def adversarial(
         self, renderer: StepRenderer, inv_s: Tensor | float, random: np.random.Generator

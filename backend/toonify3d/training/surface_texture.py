@@ -23,6 +23,7 @@ from .adaption_settings import TextureAdaptionSettings
 from .discriminator import PaletteDiscriminator, adversarial_terms, adversarial_weight, as_patches
 from .palette import Posterize, style_palette
 from .surface_cache import SurfacePoints, camera_points, dominance, portrait_points
+from .volume_texture import reflection_penalty
 
 # Longest side of the pictures of frames without a portrait.
 SIDE_PIXELS = 224
@@ -158,8 +159,7 @@ class TextureAdaption:
         full = torch.sigmoid(base.detach() + local)
         color = _weighted_l1(shading * full - target, weight)
         small = local.square().mean()
-        shade = (shading - 1.0).abs().mean()
-        chroma = (shading - shading.mean(1, keepdim=True)).abs().mean()
+        shade, chroma = reflection_penalty(shading)
         total = (
             coarse
             + color

@@ -193,8 +193,7 @@ class VolumeAdaption:
             mask = torch.cat([mask, torch.ones(inside, device=mask.device)])
         color, shade = self.render(rays)
         fit = color_loss(color, target, (mask > 0.5).to(mask.dtype))
-        off = (shade - 1.0).abs().mean()
-        chroma = (shade - shade.mean(1, keepdim=True)).abs().mean()
+        off, chroma = reflection_penalty(shade)
         total = fit + settings.reflection_weight * off + settings.monochrome_weight * chroma
         values = {"color": float(fit.detach()), "reflection": float(off.detach())}
         if drawn is not None:
@@ -253,27 +252,42 @@ class VolumeAdaption:
         return -10.0 * math.log10(max(error / max(total, 1.0), 1e-9))
 
     def _warm_start(self) -> None:
-        """Fit F_tex to the person's colours all round, so that unseen sides have some."""
-        steps = self.settings.warm_steps
-        if not steps:
-            return
-        device = self.geometry.device
+        """F_tex starts with the person's colours all round, so that unseen sides have some."""
+        geometry, device = self.geometry, self.geometry.device
         free = torch.rand((WARM_POINTS, 3), generator=self.generator, device=device) * 1.6 - 0.8
-        points = project_to_surface(self.geometry, free)
-        if not len(points):
-            return
+        points = project_to_surface(geometry, free)
         with torch.no_grad():
-            wanted = self.geometry.prior.color(self.geometry.to_prior(points))
-            feature = self.geometry.evaluate(points).feature
-        optimizer = torch.optim.Adam(self.texture.parameters(), lr=1e-3)
-        for _ in range(steps):
-            rows = torch.randint(
-                len(points), (WARM_BATCH,), generator=self.generator, device=device
-            )
-            loss = (self.texture(points[rows], feature[rows]) - wanted[rows]).abs().mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+            wanted = geometry.prior.color(geometry.to_prior(points))
+            feature = geometry.evaluate(points).feature
+        fit_albedo(self.texture, points, feature, wanted, self.settings.warm_steps, self.generator)
+
+
+def fit_albedo(
+    texture: VolumeTexture,
+    points: Tensor,
+    feature: Tensor,
+    wanted: Tensor,
+    steps: int,
+    generator: torch.Generator,
+) -> None:
+    """Plain regression of F_tex to colours ``(N, 3)`` at ``points (N, 3)``: its warm start."""
+    if not len(points):
+        return
+    optimizer = torch.optim.Adam(texture.parameters(), lr=1e-3)
+    for _ in range(steps):
+        rows = torch.randint(len(points), (WARM_BATCH,), generator=generator, device=points.device)
+        loss = (texture(points[rows], feature[rows]) - wanted[rows]).abs().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+
+def reflection_penalty(shade: Tensor) -> tuple[Tensor, Tensor]:
+    """How far ``s (N, 3)`` is from 1, and from grey: mean ``|s - 1|`` and mean ``|s - mean(s)|``.
+
+    ``c = s * c_tex`` leaves the scale of both open; these two terms fix it.
+    """
+    return (shade - 1.0).abs().mean(), (shade - shade.mean(1, keepdim=True)).abs().mean()
 
 
 def reflected_color(
