@@ -151,7 +151,7 @@ def lay_strokes(
         ``(H, W, 3)`` CIELAB offsets, 0 outside the canvas.
     """
     spots = _targets(canvas, fixed)
-    out = known * fixed[..., None]
+    out = np.asarray(known * fixed[..., None], np.float32)
     if not len(spots) or not len(source.spots):
         return np.asarray(out, np.float32)
     guides = _guides(canvas, source.present, source.weights)
@@ -168,7 +168,8 @@ def lay_strokes(
         # the next round would look for flat patches to go with it.
         spread = _VOTES[0] if turn + 1 < passes else _VOTES[1]
         voted = _vote(source, spots, best, canvas.inside.shape, spread)
-        out = known * fixed[..., None] + voted * (1 - fixed[..., None])
+        kept = fixed[..., None]
+        out = np.asarray(known * kept + voted * (1 - kept), np.float32)
         out = _revive(out, source, canvas, fixed)
     return np.asarray(out * canvas.inside[..., None], np.float32)
 
