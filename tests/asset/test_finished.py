@@ -81,6 +81,17 @@ def test_export_loads_again_with_its_size(job, capsys, tmp_path, kind):
     assert len(mesh.faces) == len(finished_style(job, "toon").mesh.faces)
 
 
+def test_export_as_usd(job, capsys, tmp_path):
+    pxr = pytest.importorskip("pxr.Usd", reason="usd-core is not installed")
+    code, written, error = run(capsys, "export", job, "--output", tmp_path / "Köpfe 空.usdc")
+    assert (code, error) == (0, "")
+    names = ["Köpfe 空.usdc", "Köpfe 空_albedo.png", "Köpfe 空_normal.png"]
+    assert written == [str(tmp_path / name) for name in names]
+    stage = pxr.Stage.Open(written[0])  # prims live no longer than their stage
+    points = np.array(stage.GetPrimAtPath("/Avatar/Mesh").GetAttribute("points").Get())
+    assert np.allclose(points, finished_style(job, None).mesh.vertices, atol=1e-6)
+
+
 def test_exported_colours_are_where_they_belong(job, capsys, tmp_path):
     run(capsys, "export", job, "--output", tmp_path / "a.ply")
     mesh = trimesh.load_mesh(tmp_path / "a.ply", process=False)

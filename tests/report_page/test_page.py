@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,10 +18,14 @@ from toonify3d.asset.mesh import vertex_normals
 from toonify3d.asset.uv import Atlas
 from toonify3d.cli import main
 from toonify3d.errors import InputError
+from toonify3d.plan import Style
 from toonify3d.report_page import library, page
 from toonify3d.report_page.slim import slim_glb, split_glb
 from toonify3d.report_page.tables import number
-from toonify3d.service.job import JobFolder
+from toonify3d.service.job import JobFolder, StepRecord
+from toonify3d.service.reporter import Reporter
+from toonify3d.settings import preset_settings
+from toonify3d.steps import RunContext, write_report
 
 NAME = "Ünï 空間 <u>\"&amp;'</u> @@STYLE@@"
 EVIL = "</script><script>document.title = 'broken in'</script><img src=x onerror=alert(1)>"
@@ -144,6 +149,31 @@ def test_page_holds_everything_without_the_viewer(job, capsys, no_library):
     assert library.MISSING in made(job)["warnings"]
     entry = made(job)["files"]["report.html"]
     assert entry["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_finished_job_writes_the_page(job, tmp_path, no_library):
+    """The end of every job: ``steps.write_report`` writes page and report.json together."""
+    root = tmp_path / "job"
+    shutil.copytree(job, root)
+    result = root / "styles" / "toon" / "result"
+    files = describe(result, ["avatar.glb", "preview.png"])
+    for name in ("report.json", "report.html"):
+        (result / name).unlink(missing_ok=True)
+    settings, chosen = preset_settings("preview")
+    figures = {"capture": {"frames_used": 42}, "portraits": {"views_stylized": 2}}
+    figures["asset"] = {"mesh": {"faces": 5120}, "texture": {"width": 64}, "files": files}
+    steps = ("capture", "prior", "portraits", "geometry", "texture", "asset")
+    records = {name: StepRecord("key", 2.0, (EVIL,), figures.get(name, {})) for name in steps}
+    context = RunContext(JobFolder(root), "cpu", Reporter(root, []), "preview", records)
+    style = Style("toon", root / "exemplar.png", "0", "builtin", None, None, chosen)
+    write_report(context, result, settings, style)
+    report = json.loads((result / "report.json").read_text(encoding="utf-8"))
+    page_ = result / "report.html"
+    assert report["files"]["report.html"]["bytes"] == page_.stat().st_size
+    assert set(report["files"]) == {"avatar.glb", "preview.png", "report.html"}
+    assert report["warnings"][-1] == library.MISSING
+    _, words = outline(page_.read_text(encoding="utf-8"))
+    assert "12 s" in words and "5,120" in words and "42" in words
 
 
 def test_nothing_breaks_out_of_the_page(job, no_library):
