@@ -61,6 +61,30 @@ def test_a_camera_that_goes_round_nothing_is_no_capture(wall_folder, tmp_path, m
     assert not (tmp_path / "out" / "cameras.json").exists()
 
 
+@pytest.mark.parametrize(("front", "looked_at"), [(0, 60), (7, 60), (None, 24)])
+def test_faces_are_looked_for_everywhere_only_where_there_are_some(front, looked_at, monkeypatch):
+    """``front``: the frame round which five frames show a face."""
+    seen = []
+
+    class Landmarker:
+        def detect(self, image):
+            index = int(image[0, 0, 0])
+            seen.append(index)
+            shows = front is not None and abs(index - front) <= 2
+            return FaceLandmarks(np.zeros((478, 3)), 0.9, 8, 8) if shows else None
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(pipeline, "FaceLandmarker", Landmarker)
+    monkeypatch.setattr(pipeline, "circles_something", lambda _: True)
+    images = [np.full((8, 8, 3), i, np.uint8) for i in range(60)]
+    faces = pipeline._find_faces(images, SilentProgress())
+    assert len(seen) == len(set(seen)) == looked_at and len(faces) == 60
+    expected = [] if front is None else [i for i in range(60) if abs(i - front) <= 2]
+    assert [i for i, face in enumerate(faces) if face is not None] == expected
+
+
 def test_a_head_without_a_face_gets_the_front_that_the_user_gives():
     angles = np.radians(np.arange(0, 360, 20))
     ring = looking([((3 * np.sin(a), -3 * np.cos(a), 0.2), (0, 0, 0)) for a in angles])
