@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ class FinishedStyle:
         albedo: sRGB ``(S, S, 3)``.
         roughness: Of the material.
         ball_radius: Of the ball that closed the surface, unit space.
+        bottom: World height of the flat cut under the bust, None when only the chest plane cuts.
         person: ``(V, 3)`` where each vertex lies on the real person, or None.
     """
 
@@ -48,6 +50,7 @@ class FinishedStyle:
     albedo: ByteImage
     roughness: float
     ball_radius: float = AssetSettings.ball_radius
+    bottom: float | None = None
     person: FloatArray | None = None
 
     @property
@@ -114,6 +117,7 @@ def _read(name: str, folder: Path, settings: dict[str, Any]) -> FinishedStyle:
         albedo = cv2.imdecode(np.fromfile(folder / "albedo.png", np.uint8), cv2.IMREAD_COLOR)
         if albedo is None:
             raise ValueError("albedo.png is no picture")
+        bottom = _bottom(folder)
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, cv2.error) as error:
         raise InputError(
             f"The result of style '{name}' is damaged ({error}); delete '{folder}' and resume.",
@@ -128,8 +132,16 @@ def _read(name: str, folder: Path, settings: dict[str, Any]) -> FinishedStyle:
         albedo=np.ascontiguousarray(albedo[..., ::-1], dtype=np.uint8),
         roughness=float(settings["roughness"]),
         ball_radius=float(settings.get("ball_radius", AssetSettings.ball_radius)),
+        bottom=bottom,
         person=person,
     )
+
+
+def _bottom(folder: Path) -> float | None:
+    """Height of the flat cut from ``report.json``; None in results made before there was one."""
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    height = (report.get("mesh") or {}).get("bottom_z")
+    return None if height is None else float(height)
 
 
 def atlas_of_corners(faces: IntArray, uvs: FloatArray) -> Atlas:

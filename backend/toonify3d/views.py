@@ -78,7 +78,7 @@ def field_view(job: Path, item: FinishedStyle, person: bool, device: str) -> Fie
             f" 'toonify3d resume' to make them again.",
             "no_fields",
         ) from error
-    cut = ClippedField.of_scene(avatar, scene, item.ball_radius)
+    cut = ClippedField.of_scene(avatar, scene, item.ball_radius, item.bottom)
     return FieldView(cut, item.mesh, scene.normalization, sharpness)
 
 
