@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from toonify3d.asset.levelset import ClippedField, extract_level_set
-from toonify3d.asset.rays import MeshQuery, interpolate
 from toonify3d.asset.render import (
     Renderable,
     orbit_camera,
@@ -14,6 +13,7 @@ from toonify3d.asset.render import (
     turntable,
 )
 from toonify3d.progress import SilentProgress
+from toonify3d.raycast import MeshQuery, interpolate
 from toonify3d.scene import SurfaceMesh
 
 

@@ -23,11 +23,11 @@ import torch
 from scipy.ndimage import maximum_filter, minimum_filter
 from scipy.special import expit, logit
 
+from ..raycast import MeshQuery, interpolate
 from ..scene import ByteImage, Camera, FloatArray, Normalization, SurfaceMesh
 from ..snr.rendering import accumulate_weights, opacity
 from .levelset import ClippedField
 from .mesh import vertex_normals
-from .rays import MeshQuery, interpolate
 from .render import BACKGROUND, SHADINGS, over_background, render_strips, shade
 
 IntArray = npt.NDArray[np.int64]

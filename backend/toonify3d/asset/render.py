@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from ..raycast import Hits, MeshQuery, interpolate
 from ..scene import ByteImage, Camera, Float32Array, FloatArray, SurfaceMesh
 from .mesh import vertex_normals
-from .rays import Hits, MeshQuery, interpolate
 
 IntArray = npt.NDArray[np.int64]
 BACKGROUND = (232, 234, 238)
