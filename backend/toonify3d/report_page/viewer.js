@@ -94,7 +94,7 @@ function start(gltf, photo) {
   const angles = { front: 0, 'three-quarter': 40, side: 90, back: 180 };
   function look(name) {
     const angle = THREE.MathUtils.degToRad(angles[name] ?? 0);
-    const distance = radius / Math.sin(THREE.MathUtils.degToRad(12)) * 0.68;
+    const distance = radius / Math.sin(THREE.MathUtils.degToRad(12)) * 0.76;
     camera.position.set(
       middle.x + distance * Math.sin(angle), middle.y + 0.05 * distance,
       middle.z + distance * Math.cos(angle));
