@@ -204,11 +204,14 @@ class TOONIFY3D_PT_job(_Panel, bpy.types.Panel):  # noqa: N801
         _draw_queue(layout)
         if len(session.queue.jobs) == 1:
             layout.label(text=job.name, icon="FILE_FOLDER")
-        layout.label(text=job.state.value, icon=_STATE_ICONS[job.state])
+        row = layout.row()
+        row.label(text=job.state.value, icon=_STATE_ICONS[job.state])
+        if not job.state.finished:  # beside the state: under the preview a low screen hides it
+            row.operator("toonify3d.cancel", icon="CANCEL")
         _draw_progress(layout, job)
-        _draw_preview(layout, job)
         _draw_problem(layout, job)
         _draw_actions(layout, context, job)
+        _draw_preview(layout, job)
 
 
 def _draw_last(layout: bpy.types.UILayout, folder: str) -> None:
@@ -279,8 +282,6 @@ def _draw_problem(layout: bpy.types.UILayout, job: Job) -> None:
 
 
 def _draw_actions(layout: bpy.types.UILayout, context: bpy.types.Context, job: Job) -> None:
-    if not job.state.finished:
-        layout.operator("toonify3d.cancel", icon="CANCEL")
     row = layout.row(align=True)
     if job.state in (JobState.FAILED, JobState.CANCELLED):
         row.operator("toonify3d.resume", icon="PLAY")
