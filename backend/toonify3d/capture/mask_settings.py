@@ -29,7 +29,7 @@ class MaskSettings:
     outvoted: float = 0.12
     """Share of the views that may call a cell background before it is: how far single
     segmentations are mistrusted in the first round (less in the later rounds)."""
-    min_seen: float = 0.25
+    min_seen: float = 0.1
     """A grid cell that a smaller share of the views sees is background."""
     rounds: int = 2
     """Rounds of vote across views, colour model, new masks."""
