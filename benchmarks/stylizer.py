@@ -85,7 +85,7 @@ def crop(image: np.ndarray, points: np.ndarray) -> np.ndarray:
     x, y = oval.mean(0) - [side / 2, side * 0.52]
     matrix = np.array([[TILE / side, 0, -x * TILE / side], [0, TILE / side, -y * TILE / side]])
     flags = cv2.INTER_AREA if side > TILE else cv2.INTER_CUBIC
-    return cv2.warpAffine(image, matrix, (TILE, TILE), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(image, matrix, (TILE, TILE), flags=flags, borderValue=(255, 255, 255))
 
 
 class Bench:

@@ -121,9 +121,15 @@ def prepare_source(
     height, width = canvas.inside.shape
     shares = canvas.labels[canvas.inside].mean(0) if canvas.inside.any() else np.zeros(LABELS)
     present = shares > _RARE
+    strokes = _without_outliers(strokes, canvas)
     usable = np.zeros((height, width), bool)
+    # At a border of regions lies the painted person's outline, not the painter's hand.
+    clear = (canvas.labels.max(2) > 0.8).astype(np.uint8)
+    clear = cv2.erode(clear, np.ones((2 * _PATCH + 1,) * 2, np.uint8)) > 0
     usable[_PATCH : height - _PATCH, _PATCH : width - _PATCH] = True
-    rows, columns = np.nonzero(canvas.inside & usable)
+    rows, columns = np.nonzero(canvas.inside & usable & clear)
+    if not len(rows):
+        rows, columns = np.nonzero(canvas.inside & usable)
     step = max(1, int(np.ceil(np.sqrt(len(rows) / limit))))
     keep = (rows % step == 0) & (columns % step == 0)
     spots = np.stack([rows[keep], columns[keep]], 1)
@@ -133,6 +139,19 @@ def prepare_source(
     guides = _guides(canvas, present, weights)[spots[:, 0], spots[:, 1]]
     spread = np.stack([_deviation(strokes, canvas, label) for label in range(LABELS)])
     return StrokeSource(strokes, guides, style, basis, mean, spots, present, spread, weights)
+
+
+def _without_outliers(strokes: Float32Array, canvas: Canvas) -> Float32Array:
+    """Softly limit strokes to what nearly all of their region's strokes reach."""
+    out = np.zeros_like(strokes)
+    for label in range(LABELS):
+        chosen = canvas.inside & (canvas.labels[..., label] > 0.5)
+        if chosen.sum() < 20:
+            chosen = canvas.inside
+        reach = np.quantile(np.abs(strokes[chosen]), 0.9, axis=0) if chosen.any() else 1.0
+        limit = np.maximum(1.3 * reach, 0.5)
+        out += canvas.labels[..., label, None] * limit * np.tanh(strokes / limit)
+    return np.asarray(out / np.maximum(canvas.labels.sum(2), 1e-3)[..., None], np.float32)
 
 
 def lay_strokes(
