@@ -61,7 +61,7 @@ class Painted:
         labels: ``(H, W, 3)`` skin, hair, clothes; they sum to 1.
         drawn: ``(H, W)`` opacity of the exemplar's eyes, brows and lips.
         local: ``(H, W, 3)`` bent surface in the face frame.
-        photo_light: ``(H, W)`` L of the bent photo.
+        photo_light: ``(H, W)`` L of the bent photo (ink: what all views agree on).
         cover: ``(H, W)`` 0..1 the person.
         confidence: ``(H, W)`` 0..1 how far stage III should believe a pixel.
     """
@@ -153,7 +153,8 @@ def paint(look: Look, warped: WarpedFrame) -> Painted:
         np.asarray(np.stack([skin, hair, clothes], 2) / total, np.float32),
         np.asarray(np.maximum(drawn, own.sum(2)), np.float32),
         np.asarray(local, np.float32),
-        np.asarray(photo[..., 0], np.float32),
+        # Two tones jump where a highlight wanders from frame to frame: ink takes all views' median.
+        np.asarray(attributes[..., 8] if look.kind == "ink" else photo[..., 0], np.float32),
         np.asarray(warped.mask / 255.0, np.float32),
         _confidence(warped, hair),
     )
