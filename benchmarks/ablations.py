@@ -241,8 +241,8 @@ def table(out: Path) -> list[dict[str, Any]]:
         if path.exists():
             rows.append(json.loads(path.read_text(encoding="utf-8")))
     print(
-        f"{'':34} {'median':>7} {'p95':>7} {'mean':>7} {'sides':>7} {'ours':>7} {'PSNR':>6} {'worst':>6}"
-        f" {'wall s':>7}"
+        f"{'':34} {'median':>7} {'p95':>7} {'mean':>7} {'sides':>7} {'ours':>7}"
+        f" {'PSNR':>6} {'worst':>6} {'wall s':>7}"
     )
     for row in rows:
         print(
