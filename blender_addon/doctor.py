@@ -4,14 +4,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from . import process
+from .task import Task
 
 PYTHON_MIN, PYTHON_MAX = (3, 10), (3, 12)
 MIN_FREE_DISK_GB = 5.0
@@ -131,14 +128,12 @@ class BackendCheck:
     def __init__(self) -> None:
         self.lines: list[CheckLine] = []
         self.report: dict[str, Any] | None = None
-        self._child: subprocess.Popen[bytes] | None = None
-        self._output: IO[bytes] | None = None
-        self._deadline = 0.0
+        self._task = Task(TIMEOUT_S)
 
     @property
     def running(self) -> bool:
         """True while the answer is awaited."""
-        return self._child is not None
+        return self._task.running
 
     @property
     def ok(self) -> bool:
@@ -147,45 +142,28 @@ class BackendCheck:
 
     def start(self, python: str, folder: Path) -> None:
         """Ask the interpreter ``python``; ``folder`` is where jobs go (disk space)."""
-        self.close()
         self.lines, self.report = [], None
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
-        self._deadline = time.monotonic() + TIMEOUT_S
-        environment = process.scrubbed_environment(backend=process.backend_source())
         try:
-            command = [python, str(_PROBE), str(folder)]
-            self._child = process.start(command, environment, self._output)
+            self._task.launch([python, str(_PROBE), str(folder)])
         except OSError as error:
             detail = f"cannot be started ({error.strerror or error})"
             self.lines = [CheckLine("Environment", False, detail, CHOOSE)]
-            self.close()
 
     def poll(self) -> bool:
         """Take the answer when it is there; True when the checklist changed."""
-        if self._child is None or self._output is None:
+        if not self._task.poll():
             return False
-        if self._child.poll() is None:
-            if time.monotonic() < self._deadline:
-                return False
+        if self._task.exit_code is None:
             self.lines = [CheckLine("Environment", False, "no answer in two minutes", CHOOSE)]
         else:
-            self._read()
-        self.close()
+            self._read(self._task.output.strip())
         return True
 
     def close(self) -> None:
         """End a running check."""
-        if self._child is not None:
-            process.end(self._child, force=True)
-            process.close_stdin(self._child)
-        if self._output is not None:
-            self._output.close()
-        self._child = self._output = None
+        self._task.close()
 
-    def _read(self) -> None:
-        assert self._output is not None
-        self._output.seek(0)
-        text = self._output.read().decode("utf-8", errors="replace").strip()
+    def _read(self, text: str) -> None:
         last = text.rsplit("\n", 1)[-1]
         try:
             report = json.loads(last)

@@ -60,11 +60,18 @@ class Task:
         Raises:
             OSError: The interpreter cannot be started.
         """
+        self.launch([python, "-m", "toonify3d", *arguments])
+
+    def launch(self, command: Sequence[str]) -> None:
+        """Run any command with the backend importable, ending a run that is still going.
+
+        Raises:
+            OSError: The program cannot be started.
+        """
         self.close()
         self.exit_code, self.output, self._started = None, "", time.monotonic()
         backend = process.backend_source()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
-        command = [python, "-m", "toonify3d", *arguments]
         environment = process.scrubbed_environment(backend=backend)
         try:
             self._child = process.start(command, environment, self._log, cwd=backend)
