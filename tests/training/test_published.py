@@ -207,7 +207,9 @@ def test_a_cancelled_finetuning_resumes_to_the_same_result(captured, tmp_path: P
 @pytest.mark.parametrize("fields", [FREQUENCY, GRID], ids=["frequency", "grid"])
 def test_guided_samples_serve_both_encodings(captured, tmp_path: Path, fields) -> None:
     scene, views = captured
-    settings = replace(HIERARCHICAL, steps=3, sampler="guided", learn_inv_s=False)
+    settings = replace(
+        HIERARCHICAL, steps=3, sampler="guided", learn_inv_s=False, field_learning_rate=1e-3
+    )
     adaption = FieldFinetune(scene, sphere_prior(fields), views, settings)
     first = adaption.losses(0.0)[1]
     optimizer = adaption.optimizer()

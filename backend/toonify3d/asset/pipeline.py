@@ -113,13 +113,7 @@ def build_asset(
         baked, surface, atlas, real, exemplar, regions, calm, settings, _warp_device(avatar), part
     )
     clock.lap("maps")
-    photoreal = None
-    if person is not None:
-        photoreal = morph_figures(mesh.vertices, person, mesh.faces, prior_mesh, flat)
-        if photoreal["flipped_faces"]:
-            progress.warn(
-                f"{photoreal['flipped_faces']} triangles turn over on the way to the real person."
-            )
+    photoreal = _photoreal(mesh, person, prior_mesh, flat, progress)
     names = _write_models(mesh, atlas, textures, prior_mesh, person, folder, settings)
     clock.lap("write")
     progress.update(0.92, "rendering the preview")
@@ -171,6 +165,24 @@ def _bake(
             "was filled from its surroundings."
         )
     return baked
+
+
+def _photoreal(
+    mesh: SurfaceMesh,
+    person: FloatArray | None,
+    prior_mesh: SurfaceMesh,
+    flat: Bottom | None,
+    progress: Progress,
+) -> dict[str, Any] | None:
+    """How well the slider reaches the real person; None when the field does not know them."""
+    if person is None:
+        return None
+    figures = morph_figures(mesh.vertices, person, mesh.faces, prior_mesh, flat)
+    if figures["flipped_faces"]:
+        progress.warn(
+            f"{figures['flipped_faces']} triangles turn over on the way to the real person."
+        )
+    return figures
 
 
 def _write_models(

@@ -7,6 +7,7 @@ the memory for something else.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,15 +26,33 @@ def stored(images: Iterable[ByteImage], count: int, path: Path) -> list[ByteImag
 
     Returns:
         Writable arrays backed by the file.
+
+    Raises:
+        OSError: The disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     store: np.memmap[tuple[int, ...], np.dtype[np.uint8]] | None = None
     out: list[ByteImage] = []
     for position, image in enumerate(images):
         if store is None:
-            store = np.memmap(path, np.uint8, "w+", shape=(count, *image.shape))
+            _make_room(path, count * image.size)
+            store = np.memmap(path, np.uint8, "r+", shape=(count, *image.shape))
         store[position] = image
         out.append(np.asarray(store[position]))
     if store is not None:
         store.flush()  # clean pages can be dropped at once
     return out
+
+
+def _make_room(path: Path, size: int) -> None:
+    """Make a file of ``size`` bytes that the disk really has.
+
+    Writing through a map into a file with holes ends the process (SIGBUS) when the disk is full.
+    """
+    with open(path, "wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        block = bytes(1 << 20)
+        for start in range(0, size, len(block)):
+            file.write(block[: min(len(block), size - start)])
