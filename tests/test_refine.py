@@ -57,3 +57,10 @@ def test_bad_refinements(job, request_):
     with pytest.raises(InputError):
         prepare(request_, job)
     assert list(job.description["styles"]) == ["toon"]
+
+
+@pytest.mark.parametrize("command", ["refine", "restyle"])
+def test_a_style_cannot_change_the_reconstruction(job, command):
+    request = Request(command, exemplar="unread.png", overrides=("prior.steps=9",))
+    with pytest.raises(InputError, match="new job folder"):
+        prepare(request, job)

@@ -80,7 +80,8 @@ def _prepare_reconstruct(request: Request, job: JobFolder) -> tuple[JobSettings,
 
 def _prepare_restyle(request: Request, job: JobFolder) -> tuple[JobSettings, Style | None]:
     settings = _stored_settings(job)
-    _, style_settings = _with_overrides(settings, request)
+    wanted, style_settings = _with_overrides(settings, request)
+    _keep_reconstruction(settings, wanted)
     style = _style_from_request(request, style_settings)
     return settings, _record_style(job, style, request.style)
 
@@ -98,7 +99,8 @@ def _prepare_refine(request: Request, job: JobFolder) -> tuple[JobSettings, Styl
         f"{name}.steps={round(request.longer * getattr(style.settings, name).steps)}"
         for name in ("geometry", "texture")
     ]
-    _, longer = apply_overrides(settings, style.settings, [*changed, *request.overrides])
+    wanted, longer = apply_overrides(settings, style.settings, [*changed, *request.overrides])
+    _keep_reconstruction(settings, wanted)
     refined = _record_style(
         job, dataclasses.replace(style, name=f"{style.name}-refined", settings=longer), None
     )
@@ -106,6 +108,20 @@ def _prepare_refine(request: Request, job: JobFolder) -> tuple[JobSettings, Styl
     if source.is_dir() and not target.exists():  # the same pictures: its step is then finished
         shutil.copytree(source, target)
     return settings, refined
+
+
+def _keep_reconstruction(settings: JobSettings, wanted: JobSettings) -> None:
+    """A style cannot change what it stands on.
+
+    Raises:
+        InputError: A setting of capture or prior was changed.
+    """
+    if wanted != settings:
+        raise InputError(
+            "A style keeps the job's capture and prior: change their settings (capture.*, prior.*,"
+            " prior_mesh.*) with 'stylize' or 'reconstruct' in a new job folder.",
+            "bad_setting",
+        )
 
 
 def _prepare_resume(request: Request, job: JobFolder) -> tuple[JobSettings, Style | None]:
