@@ -22,6 +22,10 @@ _ORGANS = (
 _MAX_NOISE = 5.0
 """Unrest of the skin (CIELAB) above which shapes are too vague to measure."""
 _MIN_FIT, _MAX_FIT = 0.5, 2.2
+_LIFTS = np.linspace(0.0, 0.36, 19)
+"""How far up, in distances between the eyes, a drawn brow is looked for."""
+_BARE, _DRAWN = 0.3, 0.6
+"""Drawn share of a brow's contour below which it lies on skin, above which on a brow."""
 
 
 def refine_landmarks(
@@ -42,6 +46,9 @@ def refine_landmarks(
         return points
     out = points.copy()
     unit = float(np.linalg.norm(_center(points, lm.LEFT_EYE) - _center(points, lm.RIGHT_EYE)))
+    for contour in (lm.RIGHT_BROW, lm.LEFT_BROW):
+        out[list(contour), :2] = _lift_brow(points[list(contour), :2], feature, unit)
+    points = out.copy()
     for contour, extra in _ORGANS:
         others = [p for p, _ in _ORGANS if p is not contour]
         box = _blob_box(points, contour, others, feature, unit)
@@ -51,6 +58,23 @@ def refine_landmarks(
     oval = list(lm.FACE_OVAL)
     out[oval, :2] = _snap_oval(points[oval, :2], skinness, unit)
     return out
+
+
+def _lift_brow(contour: FloatArray, feature: Float32Array, unit: float) -> FloatArray:
+    """Move a brow that was found on bare skin up to the one that is drawn above it.
+
+    Toon brows sit far above big eyes; the detector looks for them where a photo has them.
+    """
+    shares = []
+    for lift in _LIFTS:
+        canvas = np.zeros(feature.shape, np.uint8)
+        moved = contour - np.array([0.0, lift * unit])
+        cv2.fillPoly(canvas, [np.round(moved).astype(np.int32).reshape(-1, 1, 2)], (1,))
+        shares.append(float((feature[canvas > 0] > 0.5).mean()) if canvas.any() else 0.0)
+    best = int(np.argmax(shares))
+    if shares[0] > _BARE or shares[best] < _DRAWN:
+        return contour
+    return np.asarray(contour - np.array([0.0, _LIFTS[best] * unit]))
 
 
 def _center(points: FloatArray, contour: tuple[int, ...]) -> FloatArray:
