@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from .cli_result import Terminal
 from .errors import EXIT_OK, InputError
 
 _Commands: TypeAlias = "argparse._SubParsersAction[Any]"
@@ -35,7 +36,6 @@ def add_portraits_command(commands: _Commands) -> None:
 
 def _portraits(options: argparse.Namespace) -> int:
     from .portrait2d.hand_out import hand_out
-    from .progress import SilentProgress
     from .scene import Scene
     from .service.job import JobFolder
     from .settings import StyleSettings
@@ -55,6 +55,6 @@ def _portraits(options: argparse.Namespace) -> int:
                 f"The job has no style '{options.style}' with finished portraits.", "no_style"
             )
     scene = Scene.load(job.capture)
-    names = hand_out(scene, folder, options.export, StyleSettings().stylize, SilentProgress())
+    names = hand_out(scene, folder, options.export, StyleSettings().stylize, Terminal())
     sys.stdout.write("".join(f"{options.export / name}\n" for name in names))
     return EXIT_OK

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from .files import write_atomic
 from .scene import SurfaceMesh
@@ -32,3 +33,12 @@ def load_mesh(path: Path) -> SurfaceMesh:
             data["faces"].astype(np.int64),
             data.get("colors"),
         )
+
+
+def edge_adjacency(faces: npt.NDArray[np.int64], count: int) -> sparse.csr_matrix:
+    """Symmetric ``(V, V)`` matrix with a 1 for every edge of the triangles ``(F, 3)``."""
+    rows, columns = faces.ravel(), faces[:, [1, 2, 0]].ravel()
+    half = sparse.coo_matrix((np.ones(len(rows)), (rows, columns)), (count, count))
+    both = (half + half.T).tocsr()
+    both.data[:] = 1.0
+    return both

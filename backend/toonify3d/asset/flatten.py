@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
+from ..meshes import edge_adjacency
 from ..scene import FloatArray
 
 IntArray = npt.NDArray[np.int64]
@@ -88,10 +89,7 @@ def _tutte(vertices: FloatArray, faces: IntArray, loop: IntArray, area: float) -
     inner = np.ones(count, dtype=bool)
     inner[loop] = False
     if inner.any():
-        rows = faces[:, [0, 1, 2, 1, 2, 0]].ravel()
-        columns = faces[:, [1, 2, 0, 0, 1, 2]].ravel()
-        links = sparse.coo_matrix((np.ones(len(rows)), (rows, columns)), (count, count)).tocsr()
-        links.data[:] = 1.0
+        links = edge_adjacency(faces, count)
         laplacian = (sparse.diags(np.asarray(links.sum(1)).ravel()) - links).tocsr()
         right = -laplacian[inner][:, loop] @ uv[loop]
         uv[inner] = _solve(laplacian[inner][:, inner].tocsc(), right)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import warp as wp
-from scipy import sparse
 
+from ..meshes import edge_adjacency
 from ..raycast import quiet_warp
 from ..scene import FloatArray
 
@@ -96,7 +96,7 @@ def untangle(vertices: FloatArray, faces: IntArray) -> tuple[FloatArray, int, in
     """
     crossing = crossing_faces(vertices, faces)
     before = int(crossing.sum())
-    matrix = _adjacency(faces, len(vertices))
+    matrix = edge_adjacency(faces, len(vertices))
     degree = np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1.0)
     best, left = vertices, before
     moved = vertices.copy()
@@ -122,11 +122,3 @@ def _edges(faces: IntArray) -> tuple[IntArray, IntArray]:
     last = np.zeros(len(edges), dtype=np.int64)
     last[inverse.reshape(-1)] = owner
     return edges, np.stack([owner[first], last], axis=1)
-
-
-def _adjacency(faces: IntArray, count: int) -> sparse.csr_matrix:
-    rows, columns = faces.ravel(), faces[:, [1, 2, 0]].ravel()
-    half = sparse.coo_matrix((np.ones(len(rows)), (rows, columns)), (count, count))
-    both = (half + half.T).tocsr()
-    both.data[:] = 1.0
-    return both

@@ -15,6 +15,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import spsolve
 
+from ..meshes import edge_adjacency
 from ..raycast import MeshQuery
 from ..scene import Camera, FloatArray, Scene, SurfaceMesh
 from .mesh import vertex_normals
@@ -115,7 +116,7 @@ def calm_colors(
     if not inner.any() or inner.all():
         return None
     out = spread(faces, inner, colors)
-    matrix = _adjacency(faces, len(vertices))
+    matrix = edge_adjacency(faces, len(vertices))
     degree = np.asarray(matrix.sum(axis=1)).ravel()
     weight = inner.astype(np.float64)
     for _ in range(FADE_RINGS):
@@ -127,7 +128,7 @@ def calm_colors(
 
 def spread(faces: IntArray, inner: BoolArray, values: FloatArray) -> FloatArray:
     """``values (V, C)`` with those of the ``inner`` vertices harmonic: as smooth as can be."""
-    matrix = _adjacency(faces, len(inner))
+    matrix = edge_adjacency(faces, len(inner))
     degree = np.asarray(matrix.sum(axis=1)).ravel()
     laplacian = (sparse.diags(degree) - matrix).tocsr()
     out = np.asarray(values, np.float64).copy()
@@ -156,7 +157,7 @@ def _pieces(
     vertices: FloatArray, faces: IntArray, chosen: BoolArray
 ) -> tuple[IntArray, FloatArray]:
     """Piece ``(V,)`` of every vertex among the chosen ones, and the area of every piece."""
-    matrix = _adjacency(faces, len(vertices))
+    matrix = edge_adjacency(faces, len(vertices))
     keep = sparse.diags(chosen.astype(np.float64))
     count, label = connected_components(keep @ matrix @ keep, directed=False)
     whole = chosen[faces].all(axis=1)
@@ -175,11 +176,3 @@ def _down(mesh: SurfaceMesh, rows: BoolArray) -> FloatArray:
     a, b, c = (mesh.vertices[mesh.faces[rows, k]] for k in range(3))
     cross = np.cross(b - a, c - a)
     return np.asarray(-cross[:, 2] / np.maximum(np.linalg.norm(cross, axis=1), 1e-30))
-
-
-def _adjacency(faces: IntArray, count: int) -> sparse.csr_matrix:
-    rows, columns = faces.ravel(), faces[:, [1, 2, 0]].ravel()
-    half = sparse.coo_matrix((np.ones(len(rows)), (rows, columns)), (count, count))
-    both = (half + half.T).tocsr()
-    both.data[:] = 1.0
-    return both

@@ -120,8 +120,7 @@ def _read_view(scene: Scene, frame: Frame, path: Path) -> StylizedView:
             "portraits_unreadable",
         ) from error
     width, height = frame.camera.width, frame.camera.height
-    ratio = (image.shape[1] / image.shape[0]) / (width / height)
-    if abs(ratio - 1) > _MAX_ASPECT_ERROR:
+    if not same_aspect(image, width, height):
         raise InputError(
             f"The portrait {path.name} is {image.shape[1]} x {image.shape[0]}, but its frame is "
             f"{width} x {height}: keep the frame's aspect ratio.",
@@ -130,6 +129,12 @@ def _read_view(scene: Scene, frame: Frame, path: Path) -> StylizedView:
     image = fit_picture(image, width, height)
     mask = _mask_of(scene, frame, path, image, alpha)
     return StylizedView(frame, image, mask, inset_confidence(mask))
+
+
+def same_aspect(image: ByteImage, width: int, height: int) -> bool:
+    """Whether the picture has the aspect ratio of a frame (to 2 %)."""
+    ratio = (image.shape[1] / image.shape[0]) / (width / height)
+    return abs(ratio - 1) <= _MAX_ASPECT_ERROR
 
 
 def fit_picture(image: ByteImage, width: int, height: int) -> ByteImage:

@@ -15,9 +15,10 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import cg
 
 from ..capture import landmarks as lm
+from ..meshes import edge_adjacency
 from ..scene import Float32Array, FloatArray
 from .colorspace import kmeans, signed_distance, smoothstep
-from .surface import Observations, adjacency
+from .surface import Observations
 
 _SCALE = 256.0
 """Pixels per distance between the eyes for point-in-polygon tests."""
@@ -228,7 +229,7 @@ class _Walk:
     """Random walk on the mesh whose steps avoid colour edges."""
 
     def __init__(self, faces: npt.NDArray[np.int64], features: FloatArray) -> None:
-        self.graph = adjacency(faces, len(features)).tocoo()
+        self.graph = edge_adjacency(faces, len(features)).tocoo()
         step = (features[self.graph.row] - features[self.graph.col])[:, :3]
         weight = np.exp(-(step**2).sum(1) / (2 * 6.0**2)) + 0.02
         shape = self.graph.shape

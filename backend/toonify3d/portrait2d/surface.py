@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
+from ..meshes import edge_adjacency
 from ..progress import Progress
 from ..raycast import MeshQuery
 from ..scene import Camera, Float32Array, FloatArray, Frame, Scene, SurfaceMesh
@@ -71,17 +71,6 @@ def vertex_normals(vertices: FloatArray, faces: IntArray) -> FloatArray:
     return np.asarray(out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12))
 
 
-def adjacency(faces: IntArray, count: int) -> sparse.csr_matrix:
-    """Symmetric ``(V, V)`` matrix with a 1 for every edge."""
-    i = faces[:, [0, 1, 2]].ravel()
-    j = faces[:, [1, 2, 0]].ravel()
-    ones = np.ones(len(i))
-    matrix = sparse.coo_matrix((ones, (i, j)), shape=(count, count)).tocsr()
-    matrix = matrix + matrix.T
-    matrix.data[:] = 1.0
-    return matrix
-
-
 def visible(
     camera: Camera, depth: Float32Array, points: FloatArray, slack: float = _VISIBLE_SLACK
 ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
@@ -141,7 +130,7 @@ def _unseen_colors(
 ) -> Float32Array:
     """The prior's own colour if it has one, else the neighbours', ring by ring."""
     values = np.where(unseen[:, None], 0.0, median)
-    matrix = adjacency(mesh.faces, len(mesh.vertices))
+    matrix = edge_adjacency(mesh.faces, len(mesh.vertices))
     known = (~unseen).astype(np.float64)
     for _ in range(200):
         total = matrix @ known

@@ -13,13 +13,11 @@ from ...capture.landmarks import FaceLandmarker
 from ...errors import InputError
 from ...progress import Progress, SubProgress
 from ...scene import ByteImage, FloatArray, Frame, Scene, StylizedView
-from ..folder import fit_picture, inset_confidence, painted_mask
+from ..folder import fit_picture, inset_confidence, painted_mask, same_aspect
 from ..pipeline import select_frames
 from ..settings import StylizeSettings
 from ..store import StylizedSet, palette_strip, save_palette, save_view
 from .settings import AdapterSettings
-
-MAX_ASPECT_ERROR = 0.02
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def stylize_with(
     """
     photos = read_photos(scene, select_frames(scene, settings, progress))
     made = stylizer.stylize(photos, SubProgress(progress, 0.0, 0.9))
-    views = [_view(scene, photo, made[photo.frame.name]) for photo in photos if _has(made, photo)]
+    views = [_view(scene, p, made[p.frame.name]) for p in photos if p.frame.name in made]
     if not views:
         raise InputError(
             "The stylizer gave back no picture for any frame; try it on one of the frames"
@@ -136,14 +134,9 @@ def read_photos(scene: Scene, frames: Sequence[Frame]) -> list[Photo]:
     return photos
 
 
-def _has(made: dict[str, ByteImage], photo: Photo) -> bool:
-    return photo.frame.name in made
-
-
 def _view(scene: Scene, photo: Photo, image: ByteImage) -> StylizedView:
     width, height = photo.frame.camera.width, photo.frame.camera.height
-    ratio = (image.shape[1] / image.shape[0]) / (width / height)
-    if abs(ratio - 1) > MAX_ASPECT_ERROR:
+    if not same_aspect(image, width, height):
         raise InputError(
             f"The stylizer made a picture of {image.shape[1]} x {image.shape[0]} from a frame of"
             f" {width} x {height}: it must keep the aspect ratio.",
