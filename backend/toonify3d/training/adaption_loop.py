@@ -30,6 +30,8 @@ from .checkpoint import (
 
 CHECKPOINT_SECONDS = 20.0
 MAX_ROLLBACKS = 3
+LEAST_RAYS = 64
+"""Smaller batches than this would not learn anything."""
 # A loss this many times its recent mean counts as exploded.
 EXPLOSION = 50.0
 

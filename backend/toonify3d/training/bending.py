@@ -28,14 +28,13 @@ from ..snr.deformation import (
 )
 from ..snr.rendering import accumulate_weights, opacity
 from ..snr.style_head import StyleHead
+from .adaption_loop import LEAST_RAYS
 from .adaption_settings import GeometryAdaptionSettings
 from .losses import color_loss, eikonal_loss, mask_loss
 from .view_rays import CoarseDistance, Rays, ViewRays, deepest, locate
 
 # Steps between two bendings of the grid on which rays are searched.
 REFRESH = 40
-# Smaller batches than this would not learn anything.
-LEAST_RAYS = 64
 
 
 class GeometryAdaption:

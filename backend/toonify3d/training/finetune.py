@@ -28,6 +28,7 @@ from ..snr.fields import SurfaceSample
 from ..snr.guide import Guide
 from ..snr.prior import Prior
 from ..snr.volume_texture import AppearanceReflection, VolumeTexture
+from .adaption_loop import LEAST_RAYS
 from .adaption_settings import GeometryAdaptionSettings, TextureAdaptionSettings
 from .corrections import FrameCorrections
 from .data import RayBatch
@@ -41,7 +42,6 @@ from .volume_texture import WARM_POINTS, fit_albedo, reflection_penalty
 
 # Steps between two updates of the guide grid.
 REFRESH = 25
-LEAST_RAYS = 64
 # How deep below the prior's surface the guide may follow the stylized one (unit space).
 SLACK = 0.3
 # Points at which the way back to the person is judged.

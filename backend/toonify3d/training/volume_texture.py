@@ -28,6 +28,7 @@ from ..snr.rendering import (
     sphere_interval,
 )
 from ..snr.volume_texture import AppearanceReflection, VolumeTexture
+from .adaption_loop import LEAST_RAYS
 from .adaption_settings import TextureAdaptionSettings
 from .discriminator import PaletteDiscriminator, adversarial_terms, adversarial_weight, as_patches
 from .losses import color_loss
@@ -35,7 +36,6 @@ from .palette import Posterize, style_palette
 from .stage1_step import guided_samples
 from .view_rays import PatchRays, Rays, ViewRays
 
-LEAST_RAYS = 64
 GUIDE_SIDE = 128
 # Surface points that F_tex's start is fitted to, and how many of them a step takes.
 WARM_POINTS = 20_000
