@@ -92,7 +92,9 @@ def section_opacity(
 
 def accumulate_weights(alpha: torch.Tensor) -> torch.Tensor:
     """``T_i alpha_i`` with ``T_i = prod_{j<i} (1 - alpha_j)`` (eq. 1), ``(R, K)``."""
-    passed = torch.cumprod(1.0 - alpha + 1e-7, dim=1)
+    # Not torch.cumprod: its backward pass looks for zeros, which stalls a GPU at every step and
+    # cannot be recorded in a CUDA graph.
+    passed = torch.cumsum(torch.log(1.0 - alpha + 1e-7), dim=1).exp()
     return alpha * torch.cat([torch.ones_like(passed[:, :1]), passed[:, :-1]], dim=1)
 
 

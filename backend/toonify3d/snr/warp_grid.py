@@ -205,9 +205,13 @@ def view_of(tensor: torch.Tensor, dtype: Any) -> Any:
 
 
 def scope_of(device: Any, x: torch.Tensor) -> Any:
-    """Context in which Warp launches on torch's current stream."""
+    """Context in which Warp launches on torch's current stream.
+
+    All arrays are torch's, so there is nothing of Warp's own stream to wait for; while a CUDA graph
+    is recorded, waiting for another stream would even be an error.
+    """
     stream = None if device.is_cpu else wp.stream_from_torch(torch.cuda.current_stream(x.device))
-    return wp.ScopedStream(stream)
+    return wp.ScopedStream(stream, sync_enter=False)
 
 
 def encode(

@@ -85,6 +85,8 @@ class PriorSettings:
     """Learn small corrections of the camera poses along with the fields."""
     refine_exposure: bool = False
     """Learn a colour gain per frame (phones change the exposure while walking)."""
+    cuda_graph: bool = True
+    """On a GPU, record a training step once and replay it as one CUDA graph."""
     seed: int = 0
     """Seed of the random numbers."""
     checkpoint_seconds: float = 30.0

@@ -20,6 +20,7 @@ from ..snr.prior import Prior
 from .checkpoint import Timer, check_optimizer_state, cloned, load_checkpoint, save_checkpoint
 from .corrections import FrameCorrections
 from .data import RayBank, split_frames
+from .recorded_step import CudaRecorder, RecordedStep, Shape
 from .schedule import active_levels, learning_rate_factor, sharpness, stereo_weight, view_strength
 from .settings import PriorSettings
 from .stage1_preview import foreground_psnr, preview_image
@@ -98,7 +99,7 @@ def _finished(state: dict[str, Any], device: str) -> Prior:
 
 def _comparable(settings: PriorSettings) -> dict[str, Any]:
     document = asdict(settings)
-    for name in ("checkpoint_seconds", "preview_seconds"):
+    for name in ("checkpoint_seconds", "preview_seconds", "cuda_graph"):
         document.pop(name)
     return document
 
@@ -138,6 +139,7 @@ class PriorTrainer:
         self.renderer = StepRenderer(
             self.prior, self.guide, settings, self.corrections, self.generator
         )
+        self.recorded = self._recorded_step() if self.capturable else None
         self.step, self.retries, self.lr_scale = 0, 0, 1.0
         self.rays = settings.rays
         self.seconds = 0.0
@@ -165,6 +167,20 @@ class PriorTrainer:
             )
         return guide
 
+    @property
+    def capturable(self) -> bool:
+        """Whether steps are to run as a CUDA graph."""
+        return self.settings.cuda_graph and self.device.type == "cuda"
+
+    def _recorded_step(self) -> RecordedStep:
+        return RecordedStep(
+            self.bank,
+            self.renderer,
+            self.optimizer,
+            self.generator,
+            CudaRecorder(self.generator),
+        )
+
     def _make_optimizer(self) -> torch.optim.Adam:
         settings = self.settings
         encoding = self.prior.geometry.encoding
@@ -180,7 +196,11 @@ class PriorTrainer:
         if settings.learn_inv_s:
             groups.append({"params": [self.prior.variance], "base": settings.lr_network})
         groups = [
-            {**group, "params": [p for p in group["params"] if p.requires_grad], "lr": 0.0}
+            {
+                **group,
+                "params": [p for p in group["params"] if p.requires_grad],
+                "lr": self._rate(0.0),
+            }
             for group in groups
         ]
         return torch.optim.Adam(
@@ -188,7 +208,20 @@ class PriorTrainer:
             betas=(0.9, 0.99),
             eps=1e-15,
             fused=self.device.type in ("cpu", "cuda"),
+            capturable=self.capturable,
         )
+
+    def _rate(self, value: float) -> float | torch.Tensor:
+        """A learning rate as the optimizer wants it: a recorded step reads it from a tensor."""
+        return torch.tensor(value, device=self.device) if self.capturable else value
+
+    def _set_rates(self, factor: float) -> None:
+        for group in self.optimizer.param_groups:
+            value = group["base"] * factor
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(value)
+            else:
+                group["lr"] = self._rate(value)
 
     # -- the loop ---------------------------------------------------------------------------
 
@@ -216,24 +249,53 @@ class PriorTrainer:
         return self._finish()
 
     def _train_step(self) -> Losses | None:
-        settings = self.settings
         self._prepare_step()
-        batch = self.bank.sample(self.rays, self.generator)
-        inv_s = self.prior.inv_s if settings.learn_inv_s else sharpness(self.step, settings)
-        weight = stereo_weight(self.step, settings) if self.bank.has_depth else 0.0
+        weight = stereo_weight(self.step, self.settings) if self.bank.has_depth else 0.0
         try:
-            losses = self.renderer.losses(batch, inv_s, weight)
-            self.optimizer.zero_grad(set_to_none=True)
-            losses.total.backward()
+            recorded = self._replayed(weight)
+            losses = self._gradients(weight) if recorded is None else recorded
         except torch.cuda.OutOfMemoryError:
             self._halve_rays()
             return None
         if not self._healthy(losses):
             self._step_back()
             return None
-        self.optimizer.step()
+        if recorded is None:
+            self.optimizer.step()
         self.step += 1
         return losses
+
+    def _gradients(self, stereo: float) -> Losses:
+        """Losses of a random batch, and their gradients in the parameters."""
+        settings = self.settings
+        batch = self.bank.sample(self.rays, self.generator)
+        inv_s = self.prior.inv_s if settings.learn_inv_s else sharpness(self.step, settings)
+        losses = self.renderer.losses(batch, inv_s, stereo)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        return losses
+
+    def _replayed(self, stereo: float) -> Losses | None:
+        """The whole step (optimizer included) from a recording; None when steps are not recorded.
+
+        An exploding loss is noticed after its step then, which the step back undoes as well.
+        """
+        settings, encoding = self.settings, self.prior.geometry.encoding
+        view = float(self.prior.appearance.view_strength)
+        if self.recorded is None or 0.0 < view < 1.0:  # would be recorded anew at every step
+            return None
+        levels = encoding.active if isinstance(encoding, HashEncoding) else 0
+        scheduled = sharpness(self.step, settings)
+        inv_s = (lambda: self.prior.inv_s) if settings.learn_inv_s else scheduled
+        try:
+            return self.recorded.run(Shape(self.rays, levels, view, stereo > 0), inv_s, stereo)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self.recorded = None
+            reason = str(error).splitlines()[0]
+            self.progress.warn(f"Stage I: steps run without a CUDA graph, hence slower ({reason}).")
+            return None
 
     def _prepare_step(self) -> None:
         settings, step = self.settings, self.step
@@ -241,9 +303,7 @@ class PriorTrainer:
         if isinstance(encoding, HashEncoding):
             encoding.active = active_levels(step, settings)
         self.prior.appearance.view_strength = view_strength(step, settings)
-        factor = learning_rate_factor(step, settings) * self.lr_scale
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base"] * factor
+        self._set_rates(learning_rate_factor(step, settings) * self.lr_scale)
         if step % SNAPSHOT_STEPS == 0 and self._is_sound():
             self._snapshot = self._state(done=False)
         if step and step % settings.guide_interval == 0:
@@ -401,6 +461,10 @@ class PriorTrainer:
         self.prior.load_state_dict(state["prior"]["parameters"])
         self.corrections.load_state_dict(state["corrections"])
         self.optimizer.load_state_dict(cloned(state["optimizer"]))
+        for group in self.optimizer.param_groups:
+            group["capturable"] = self.capturable  # the checkpoint may come from another device
+        if self.recorded is not None:
+            self.recorded.forget()
         self.generator.set_state(state["generator"].cpu())
         self.guide.values.copy_(state["guide"])
         self.step = int(state["step"])

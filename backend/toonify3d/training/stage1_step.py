@@ -59,12 +59,12 @@ def guided_samples(
     origins: torch.Tensor,
     directions: torch.Tensor,
     count: int,
-    inv_s: float,
+    inv_s: torch.Tensor | float,
     generator: torch.Generator | None,
 ) -> Samples:
     """``count`` sections per ray round the guide's surface, or round the closest approach."""
     t, _, slope = guide.intersect(origins, directions)
-    span = max(SPAN / inv_s, LEAST_SPAN) / slope.abs().clamp(LEAST_SLOPE, 1.0)
+    span = _span(inv_s) / slope.abs().clamp(LEAST_SLOPE, 1.0)
     return sample_around(t, span[:, None], count, generator, tail=TAIL)
 
 
@@ -112,21 +112,25 @@ class StepRenderer:
         self.settings = settings
         self.corrections = corrections
         self.generator = generator
+        # Evaluate also the colours that hardly weigh anything: no data-dependent sizes.
+        self.all_colors = settings.color_threshold <= 0.0
 
-    def losses(self, batch: RayBatch, inv_s: torch.Tensor | float, stereo: float) -> Losses:
+    def losses(
+        self, batch: RayBatch, inv_s: torch.Tensor | float, stereo: torch.Tensor | float
+    ) -> Losses:
         """Eq. 4 on a batch.
 
         Args:
             batch: Rays with observations.
             inv_s: Sharpness.
-            stereo: Current weight of the stereo terms.
+            stereo: Current weight of the stereo terms; as a tensor they are always computed.
         """
         settings = self.settings
         origins, directions = self.corrections.move(batch.frame, batch.origins, batch.directions)
-        samples = self._samples(origins.detach(), directions.detach(), _number(inv_s))
+        samples = self._samples(origins.detach(), directions.detach(), inv_s)
         points = origins[:, None] + directions[:, None] * samples.distance[..., None]
         free = free_points(settings.free_points, batch.origins.device, self.generator)
-        with_stereo = stereo > 0
+        with_stereo = isinstance(stereo, torch.Tensor) or stereo > 0
         lifted = batch.origins + batch.directions * batch.depth[:, None]
         extra = [free, lifted] if with_stereo else [free]
         everything = self.prior.evaluate(torch.cat([points.reshape(-1, 3), *extra]))
@@ -162,13 +166,15 @@ class StepRenderer:
         self, origins: torch.Tensor, directions: torch.Tensor, inv_s: torch.Tensor | float
     ) -> Rendered:
         """Rays ``(R, 3)`` accumulated (eq. 1, 5 and 6), colour divided as in the losses."""
-        samples = self._samples(origins, directions, _number(inv_s))
+        samples = self._samples(origins, directions, inv_s)
         points = origins[:, None] + directions[:, None] * samples.distance[..., None]
         surface = self.prior.evaluate(points.reshape(-1, 3))
         rendered = self._render(points, directions, surface, samples, inv_s)
         return rendered._replace(color=self._seen(rendered))
 
-    def _samples(self, origins: torch.Tensor, directions: torch.Tensor, inv_s: float) -> Samples:
+    def _samples(
+        self, origins: torch.Tensor, directions: torch.Tensor, inv_s: torch.Tensor | float
+    ) -> Samples:
         settings = self.settings
         if self.guide is not None and settings.sampler == "guided":
             return guided_samples(
@@ -205,7 +211,7 @@ class StepRenderer:
         weights = accumulate_weights(alpha)
         flat = points.reshape(-1, 3)
         along = directions[:, None].expand(rays, count, 3).reshape(-1, 3)
-        if self.settings.color_threshold <= 0.0:
+        if self.all_colors:
             colors = self.prior.radiance(flat, surface, along).view(rays, count, 3)
             return accumulate(weights, colors, samples.distance)
         # Most samples of a sharp surface weigh nothing: their colours are not evaluated.
@@ -248,5 +254,8 @@ class StepRenderer:
         return outside + inside
 
 
-def _number(value: torch.Tensor | float) -> float:
-    return float(value.detach()) if isinstance(value, torch.Tensor) else value
+def _span(inv_s: torch.Tensor | float) -> torch.Tensor | float:
+    """Half of the sampled span for a ray that meets the surface head on."""
+    if isinstance(inv_s, torch.Tensor):  # stays on its device: nothing is read back
+        return (SPAN / inv_s.detach()).clamp(min=LEAST_SPAN)
+    return max(SPAN / inv_s, LEAST_SPAN)
