@@ -15,10 +15,15 @@ from .framewarp import WarpedFrame
 from .regions import Regions
 from .settings import StylizeSettings
 from .surface import Observations
+from .tones import PaintTones, kept_shading
 from .transport import ColourMap, plane_transport
 
 ATTRIBUTES = 12
-"""skin, hair, clothes, beard, local x y z, normal z, prior L a b, unused."""
+"""skin, hair, clothes, beard, local x y z, normal z, prior L a b, change of light (paintings)."""
+_BROAD = 0.12
+"""Eye distances over which light counts as broad."""
+_FINE_OF_TOONS = 0.35
+"""Share of the finer light that stays on a toon's skin (the wings of the nose, the lips' form)."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Look:
         kind: One of ``LOOKS`` but not ``"auto"``.
         clothes_map: Clothes' colours to the exemplar's, or None to keep them.
         line_lab: ``(3,)`` colour of lines.
+        tones: A painting's light and tones; None for all other looks.
     """
 
     exemplar: Exemplar
@@ -50,6 +56,12 @@ class Look:
     kind: str
     clothes_map: ColourMap | None
     line_lab: Float32Array
+    tones: PaintTones | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Skin is smooth or flat, as toons and cels have it."""
+        return self.kind in ("toon", "cel")
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,7 @@ def make_look(
     depth_range: tuple[float, float],
     settings: StylizeSettings,
     kind: str,
+    tones: PaintTones | None = None,
 ) -> Look:
     """Measure the person's and the exemplar's ranges once for all frames."""
     ramp = exemplar.skin_ramp[:, 0]
@@ -106,6 +119,7 @@ def make_look(
         kind,
         _clothes_map(exemplar, regions, observed, kind),
         exemplar.line_lab,
+        tones,
     )
 
 
@@ -137,7 +151,11 @@ def paint(look: Look, warped: WarpedFrame) -> Painted:
     at = look.layer.pixels(local)
     shown = front * (1 - hair)
     organs = sample(look.layer.organs, at) * shown
-    skin_colour = _skin(look, photo, at, front, organs)
+    bare = smoothstep(skin, 0.4, 0.8) * (1 - organs)
+    if look.tones is None:
+        skin_colour = _skin(look, photo, at, front, bare if look.plain else 1 - organs)
+    else:
+        skin_colour = _toned_skin(look, look.tones, photo, at, front, bare, attributes[..., 11])
     own = sample(look.layer.own, at) * shown[..., None]
     skin_colour = _own_features(look, photo, skin_colour, own, organs)
     hair_colour = _hair(look, photo)
@@ -147,7 +165,11 @@ def paint(look: Look, warped: WarpedFrame) -> Painted:
     total = np.maximum(skin + hair + clothes, 1e-3)[..., None]
     out = out / total
     drawn = sample(look.layer.feature, at) * front * smoothstep(hair, 0.6, 0.3)
-    out = out + (sample(look.layer.feature_lab, at) - out) * drawn[..., None]
+    features = sample(blur(look.layer.feature_lab, 0.7), at)
+    if look.tones is not None:  # eyes in the light that falls on this face
+        features = features - sample(look.layer.skin_lab, at) + blur(skin_colour, 3.0)
+        features[..., 0] = np.clip(features[..., 0], 1, 99)
+    out = out + (features - out) * drawn[..., None]
     return Painted(
         np.asarray(out, np.float32),
         np.asarray(np.stack([skin, hair, clothes], 2) / total, np.float32),
@@ -200,8 +222,16 @@ def _own_features(
     limit = np.array([9.0, 16.0, 16.0], np.float32)
     lip_shift = limit * np.tanh(look.exemplar.lip_shift / limit)
     brow_shift = np.minimum(look.exemplar.brow_shift, [0.0, 8.0, 8.0]) * 0.5
-    out = skin_colour + lips * (0.8 * structure + [min(lip_shift[0], 0.0), *lip_shift[1:]])
+    # In the shadow of a painting red is dark too.
+    lit = skin_colour[..., :1] / max(float(look.skin_mean[0]), 1.0)
+    lip_shift = lip_shift * np.clip(lit, 0.3, 1.0)
+    out = skin_colour + lips * (0.8 * structure + _darkening(lip_shift))
     return np.asarray(out + brows * (structure + brow_shift), np.float32)
+
+
+def _darkening(shift: Float32Array) -> Float32Array:
+    """A shift of colour that lightens nothing."""
+    return np.concatenate([np.minimum(shift[..., :1], 0.0), shift[..., 1:]], axis=-1)
 
 
 def _front_weight(look: Look, local: FloatArray, normal: Float32Array) -> Float32Array:
@@ -226,10 +256,12 @@ def _skin(
     photo: Float32Array,
     at: FloatArray,
     front: Float32Array,
-    organs: Float32Array,
+    bare: Float32Array,
 ) -> Float32Array:
-    lit = fill_holes(photo, 1 - organs)
-    lit = smooth_edges(lit, 7.0, 3.0)
+    lit = smooth_edges(fill_holes(photo, bare), 7.0, 3.0)
+    if look.plain:  # a toon's skin has form, but no pores, folds and hollows
+        broad = blur(lit, _BROAD * look.layer.scale / 2)
+        lit = broad + _FINE_OF_TOONS * (lit - broad)
     base = sample(look.layer.skin_lab, at)
     face = front[..., None]
     base = np.asarray(look.skin_mean + (base - look.skin_mean) * face, np.float32)
@@ -245,6 +277,31 @@ def _skin(
     return np.asarray(np.concatenate([light[..., None], chroma], axis=2), np.float32)
 
 
+def _toned_skin(
+    look: Look,
+    tones: PaintTones,
+    photo: Float32Array,
+    at: FloatArray,
+    front: Float32Array,
+    bare: Float32Array,
+    relit: Float32Array,
+) -> Float32Array:
+    """Skin of a painting: the person's form in the painted light, in the painting's tones.
+
+    Only broad light goes through the curve; folds and sockets, which it would deepen, are added.
+    Of the painted face's own drawing only the colour comes: its shadows lie in its own light.
+    """
+    lit = smooth_edges(fill_holes(photo, bare), 7.0, 2.0)
+    broad = blur(lit[..., 0], _BROAD * look.layer.scale / 2)
+    kept = kept_shading(look.settings.shading)
+    light = tones.skin.light(kept * broad + relit) + kept * (lit[..., 0] - broad)
+    own = np.clip(blur(lit[..., 1:] - look.skin_lab[1:], 1.5), -16, 16)
+    drawn = sample(look.layer.detail_lab, at)[..., 1:] * front[..., None]
+    chroma = tones.skin.colour(light) + drawn * look.settings.exemplar_detail
+    chroma += look.settings.chroma_variation / 0.33 * tones.chroma_gain * own
+    return np.concatenate([np.clip(light, 1, 99)[..., None], chroma], axis=2, dtype=np.float32)
+
+
 def _soft_clip(values: Float32Array, limit: float) -> Float32Array:
     return np.asarray(limit * np.tanh(values / limit), np.float32)
 
@@ -257,6 +314,8 @@ def _ramp_chroma(ramp: Float32Array, light: Float32Array) -> Float32Array:
 
 def _hair(look: Look, photo: Float32Array) -> Float32Array:
     smooth = smooth_edges(photo, 9.0, 2.0)
+    if look.tones is not None and look.tones.hair is not None:
+        return look.tones.hair(smooth[..., 0])
     ramp = look.exemplar.hair_ramp
     if ramp is None:
         return smooth
@@ -279,6 +338,8 @@ def _hair(look: Look, photo: Float32Array) -> Float32Array:
 
 def _clothes(look: Look, photo: Float32Array) -> Float32Array:
     smooth = smooth_edges(smooth_edges(photo, 10.0, 4.0), 10.0, 4.0)
+    if look.tones is not None and look.tones.clothes is not None:
+        return look.tones.clothes(smooth[..., 0])
     if look.clothes_map is not None:
         return look.clothes_map(smooth)
     # Beside a gray drawing no clothes are colourful.

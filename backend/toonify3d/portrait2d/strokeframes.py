@@ -15,7 +15,7 @@ from .colorspace import blur, sample, smoothstep
 from .finish import stroke_base
 from .look import Look, Painted
 from .shape import FaceFrame
-from .strokes import Canvas, GuideWeights, StrokeSource, lay_strokes
+from .strokes import Canvas, GuideWeights, StrokeSource, lay_strokes, matching_gain
 from .strokesource import STROKE_CONTRAST, exemplar_source
 
 STROKED = ("paint", "hatch", "colour")
@@ -138,7 +138,20 @@ def stroke_frames(
         frame = frames[index]
         known, fixed = _carry(frame, [(frames[i], done[i]) for i in done], unit)
         done[index] = _synthesize(source, frame, known, fixed, shrink)
-    return [done[i] for i in range(len(frames))]
+    return _as_strong(source, frames, [done[i] for i in range(len(frames))], order[0])
+
+
+def _as_strong(
+    source: StrokeSource, frames: Sequence[BentFrame], strokes: list[Float32Array], first: int
+) -> list[Float32Array]:
+    """Strokes as strong as the exemplar's: one factor per region for all frames, so they agree."""
+    frame = frames[first]
+    canvas = Canvas(frame.lab, frame.labels, frame.place, frame.cover > 0.5)
+    gain = matching_gain(source.energy, frame.lab, strokes[first], canvas)
+    return [
+        np.asarray(laid * (item.labels @ gain), np.float32)
+        for laid, item in zip(strokes, frames, strict=True)
+    ]
 
 
 def _from_end(yaw: float) -> float:

@@ -31,6 +31,9 @@ _VOTES = (0.8, 1.2)
 _CHUNK_BYTES = 96_000_000
 _LATTICE, _SLANT = 29.0, 0.45
 _LEVELS = 33
+_BAND = 3.0
+"""Pixels within which detail counts as stroke when its strength is measured."""
+_GAINS = (0.7, 1.9)
 _RARE = 0.01
 """A region with less than this share of the exemplar lends no strokes of its own."""
 
@@ -76,8 +79,10 @@ class StrokeSource:
         style: ``(n, s)`` what the strokes round it look like.
         basis: ``(patch, s)`` and ``mean`` ``(patch,)``: strokes to ``style``.
         spots: ``(n, 2)`` row and column of every candidate.
+        usable: ``(H, W)`` bool, where the middle of a patch may lie.
         present: ``(3,)`` bool, labels of which there is enough.
         spread: ``(3, 3)`` standard deviation of the strokes per label and channel.
+        energy: ``(3, 3)`` of the whole picture's finest band, see :func:`band_energy`.
         weights: The weights the guides were made with.
     """
 
@@ -87,8 +92,10 @@ class StrokeSource:
     basis: Float32Array
     mean: Float32Array
     spots: IntArray
+    usable: npt.NDArray[np.bool_]
     present: npt.NDArray[np.bool_]
     spread: Float32Array
+    energy: Float32Array
     weights: GuideWeights
 
 
@@ -129,6 +136,7 @@ def prepare_source(
     usable[_PATCH : height - _PATCH, _PATCH : width - _PATCH] = True
     rows, columns = np.nonzero(canvas.inside & usable & clear)
     if not len(rows):
+        clear = np.ones_like(clear)
         rows, columns = np.nonzero(canvas.inside & usable)
     step = max(1, int(np.ceil(np.sqrt(len(rows) / limit))))
     keep = (rows % step == 0) & (columns % step == 0)
@@ -138,7 +146,61 @@ def prepare_source(
     basis, style = _principal(patches - mean)
     guides = _guides(canvas, present, weights)[spots[:, 0], spots[:, 1]]
     spread = np.stack([_deviation(strokes, canvas, label) for label in range(LABELS)])
-    return StrokeSource(strokes, guides, style, basis, mean, spots, present, spread, weights)
+    energy = band_energy(
+        np.asarray(canvas.lab + strokes, np.float32), canvas, clear & canvas.inside
+    )
+    return StrokeSource(
+        strokes,
+        guides,
+        style,
+        basis,
+        mean,
+        spots,
+        usable & clear & canvas.inside,
+        present,
+        spread,
+        energy,
+        weights,
+    )
+
+
+def band_energy(
+    lab: Float32Array, canvas: Canvas, clear: npt.NDArray[np.bool_] | None = None
+) -> Float32Array:
+    """Standard deviation ``(3, 3)`` of the finest band per label and channel; NaN where unknown.
+
+    Args:
+        lab: ``(H, W, 3)`` CIELAB.
+        canvas: Its regions.
+        clear: Where to look; None for all of the canvas but its regions' borders.
+    """
+    if clear is None:
+        near = (canvas.inside & (canvas.labels.max(2) > 0.8)).astype(np.uint8)
+        clear = cv2.erode(near, np.ones((2 * _PATCH + 1,) * 2, np.uint8), borderValue=(0,)) > 0
+    band = lab - blur(lab, _BAND)
+    out = np.full((LABELS, 3), np.nan, np.float32)
+    for label in range(LABELS):
+        chosen = clear & (canvas.labels[..., label] > 0.8)
+        if chosen.sum() > 200:
+            out[label] = band[chosen].std(0)
+    return out
+
+
+def matching_gain(
+    wanted: Float32Array, base: Float32Array, strokes: Float32Array, canvas: Canvas
+) -> Float32Array:
+    """Factor ``(3, 3)`` per label and channel that brings strokes on a base to a band's energy.
+
+    Args:
+        wanted: ``(3, 3)`` from :func:`band_energy` of the exemplar.
+        base: ``(H, W, 3)`` CIELAB without strokes.
+        strokes: ``(H, W, 3)``.
+        canvas: The regions.
+    """
+    without, alone = band_energy(base, canvas), band_energy(strokes, canvas)
+    missing = np.sqrt(np.maximum(wanted**2 - without**2, 0))
+    gain = np.clip(missing / np.maximum(alone, 0.05), *_GAINS)
+    return np.asarray(np.where(np.isfinite(gain), gain, 1.0), np.float32)
 
 
 def _without_outliers(strokes: Float32Array, canvas: Canvas) -> Float32Array:
@@ -183,10 +245,14 @@ def lay_strokes(
         even = source.weights.uniform * np.minimum(counts / max(float(counts.mean()), 1e-9), 6.0)
         best = _search(source, wanted, near, trust, even.astype(np.float32))
         counts = np.bincount(best, minlength=len(source.spots)).astype(float)
+        places = source.spots[best]
+        if turn + 1 == passes:
+            places = _whole_strokes(source, spots, places, canvas.inside.shape)
+            spots, places = _every_pixel(source, spots, places, canvas.inside.shape)
         # Patches that do not agree yet must not be averaged: the mean of strokes is no stroke, and
         # the next round would look for flat patches to go with it.
         spread = _VOTES[0] if turn + 1 < passes else _VOTES[1]
-        voted = _vote(source, spots, best, canvas.inside.shape, spread)
+        voted = _vote(source, spots, places, canvas.inside.shape, spread)
         kept = fixed[..., None]
         out = np.asarray(known * kept + voted * (1 - kept), np.float32)
         out = _revive(out, source, canvas, fixed)
@@ -228,17 +294,62 @@ def _search(
     return np.asarray(torch.cat(best).numpy(), np.int64)
 
 
+def _whole_strokes(
+    source: StrokeSource, spots: IntArray, places: IntArray, shape: tuple[int, ...]
+) -> IntArray:
+    """Let neighbours that were copied from neighbouring places win: one stroke, not scraps of many.
+
+    Every target takes the shift (source minus target) that is commonest in its 5 x 5
+    neighbourhood, give or take a pixel (FaceBlit's modal filter, on shifts).
+    """
+    height, width = source.usable.shape
+    cell = (spots - _PATCH) // 2 + 2
+    field = np.full((shape[0] // 2 + 5, shape[1] // 2 + 5, 2), -9999, np.int16)
+    for turn in range(2):
+        # The second time, targets that lie farther off are asked: the winners spread.
+        reach = (1 + turn) * np.arange(-1, 2)
+        field[cell[:, 0], cell[:, 1]] = places - spots
+        around = [field[cell[:, 0] + dy, cell[:, 1] + dx] for dy in reach for dx in reach]
+        stack = np.stack(around, 1)
+        chosen, most = stack[:, 4], np.zeros(len(spots), np.int64)
+        for other in (4, 0, 1, 2, 3, 5, 6, 7, 8):
+            value = stack[:, other]
+            count = (np.abs(stack - value[:, None]).max(2) <= 1).sum(1) * (value[:, 0] > -9999)
+            place = spots + value
+            inside = (place >= 0).all(1) & (place < [height, width]).all(1)
+            row, column = np.where(inside[:, None], place, 0).T
+            better = (count > most) & inside & source.usable[row, column]
+            chosen = np.where(better[:, None], value, chosen)
+            most = np.where(better, count, most)
+        places = np.where((most > 0)[:, None], spots + chosen, places)
+    return np.asarray(places, np.int64)
+
+
+def _every_pixel(
+    source: StrokeSource, spots: IntArray, places: IntArray, shape: tuple[int, ...]
+) -> tuple[IntArray, IntArray]:
+    """Targets of every second pixel, and their sources, for all pixels.
+
+    With a target on every second pixel only, pixels between two that disagree are softer: a weave.
+    """
+    steps = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    found = np.concatenate([places + step for step in steps])
+    target = np.concatenate([spots + step for step in steps])
+    limit = np.array(source.strokes.shape[:2]) - 1 - _PATCH
+    fits = (target < np.array(shape[:2]) - _PATCH).all(1)
+    return target[fits], np.minimum(found, limit)[fits]
+
+
 def _vote(
     source: StrokeSource,
     spots: IntArray,
-    best: IntArray,
+    found: IntArray,
     shape: tuple[int, ...],
     spread: float,
 ) -> Float32Array:
     """Average of all patches over each pixel, heavier in a patch's middle."""
     total = np.zeros((*shape, 3), np.float32)
     weight = np.zeros(shape, np.float32)
-    found = source.spots[best]
     for dy in range(-_PATCH, _PATCH + 1):
         for dx in range(-_PATCH, _PATCH + 1):
             amount = np.float32(np.exp(-(dy * dy + dx * dx) / (2 * spread**2)))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from scipy.interpolate import RBFInterpolator
 
+from ..capture import landmarks as lm
 from ..scene import Float32Array, FloatArray
 from .colorspace import sample, to_lab
 from .exemplar import Exemplar
@@ -16,6 +18,7 @@ STROKE_REACH = 0.035
 """Strokes are narrower than about this share of the face's width."""
 STROKE_CONTRAST = 16.0
 """CIELAB difference above which an edge in a painting is form, not a stroke."""
+_CLEARANCE = 0.035
 _GRID = 12
 
 
@@ -48,8 +51,21 @@ def exemplar_source(
     place = np.zeros((size[1], size[0], 2), np.float32)
     if targets is not None:
         place = _places(exemplar, targets, size)
+        inside &= ~_organs(exemplar, size)
     canvas = Canvas(smooth, labels, place, inside)
     return prepare_source(canvas, strokes, weights or GuideWeights())
+
+
+def _organs(exemplar: Exemplar, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    """Eyes, brows, lips, nostrils and a little round them: no strokes for any other place."""
+    factor = size[0] / exemplar.image.shape[1]
+    canvas = np.zeros((size[1], size[0]), np.uint8)
+    parts = (lm.LEFT_EYE, lm.RIGHT_EYE, lm.LEFT_BROW, lm.RIGHT_BROW, lm.LIPS_OUTER, lm.NOSE_BASE)
+    for part in parts:
+        points = np.round(exemplar.points[list(part), :2] * factor).astype(np.int32)
+        cv2.fillConvexPoly(canvas, cv2.convexHull(points.reshape(-1, 1, 2)), (255,))
+    near = cv2.distanceTransform(255 - canvas, cv2.DIST_L2, 5)
+    return np.asarray(near < _CLEARANCE * exemplar.face_width * factor)
 
 
 def _places(exemplar: Exemplar, targets: FloatArray, size: tuple[int, int]) -> Float32Array:

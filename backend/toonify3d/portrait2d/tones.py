@@ -1,0 +1,317 @@
+"""A painting's light on the person's form, and the painting's tones region by region.
+
+A painter's light is part of his style. It is measured on the painted face as a smooth function of
+the surface's direction (spherical harmonics up to the second order: Ramamoorthi, Hanrahan 2001) and
+shone on the person, whose own light, measured in the same way, is taken away first. What is left of
+the person's light and shadow (sockets, nostrils, folds) stays. The sum gets the painting's own
+distribution of lightness by a monotone curve with bounded slope, so that no gradient tears; colour
+follows lightness as it does in that region of the painting. Everything is decided once for all
+frames, from the surface and from colours that all views agree on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import Delaunay
+
+from ..capture import landmarks as lm
+from ..meshes import edge_adjacency
+from ..scene import Float32Array, FloatArray
+from .colorspace import blur, sample, to_lab
+from .exemplar import Exemplar, person_mask
+from .regions import Regions
+from .surface import Observations
+
+_LEVELS = 41
+_SLOPES = (0.25, 1.5)
+"""Least and largest factor between differences of lightness before and after."""
+_BEYOND = 0.4
+_KEPT = 0.85
+"""Share of the person's own light and shadow that stays beside the painted light."""
+_BALD_SHARE = 0.25
+_MIN_PIXELS = 300
+_SMOOTHING = 24
+"""Rounds of averaging over neighbouring vertices: pores have no part in the light's direction."""
+_ROUND = 0.5
+_CENTER, _RADII = np.array([0.0, 0.3, -1.2]), np.array([1.25, 1.8, 1.5])
+"""A round head in the face frame (units of the eye distance)."""
+_RIDGE = np.array([0.0, 0.02, 0.02, 0.02, 0.15, 0.15, 0.15, 0.15])
+
+
+@dataclass(frozen=True)
+class ToneCurve:
+    """Lightness of a region to that of the painting, and the colour that goes with it.
+
+    Attributes:
+        source: ``(K,)`` increasing L of the person.
+        goal: ``(K,)`` L in the painting.
+        chroma: ``(K, 2)`` a and b at ``goal``.
+        spread: Standard deviation of a and b round that colour.
+    """
+
+    source: Float32Array
+    goal: Float32Array
+    chroma: Float32Array
+    spread: float
+
+    def light(self, light: Float32Array) -> Float32Array:
+        """L ``(...)`` in the painting; beyond the ends it goes on, flattened."""
+        inside = np.clip(light, self.source[0], self.source[-1])
+        out = np.interp(inside, self.source, self.goal) + _BEYOND * (light - inside)
+        return np.asarray(np.clip(out, 1, 99), np.float32)
+
+    def colour(self, light: Float32Array) -> Float32Array:
+        """a and b ``(..., 2)`` that go with L ``(...)`` in the painting."""
+        parts = [np.interp(light, self.goal, self.chroma[:, axis]) for axis in (0, 1)]
+        return np.asarray(np.stack(parts, axis=-1), np.float32)
+
+    def __call__(self, light: Float32Array) -> Float32Array:
+        """CIELAB ``(..., 3)`` in the painting for the person's L ``(...)``."""
+        out = self.light(light)
+        return np.concatenate([out[..., None], self.colour(out)], axis=-1)
+
+
+@dataclass(frozen=True)
+class PaintTones:
+    """What the frames of one painting share.
+
+    Attributes:
+        skin: For the person's relit skin.
+        hair: For hair and beard; None where there is none on either side.
+        clothes: For clothes.
+        chroma_gain: Person's own variation of skin colour to the painting's.
+    """
+
+    skin: ToneCurve
+    hair: ToneCurve | None
+    clothes: ToneCurve | None
+    chroma_gain: float
+
+
+def make_tones(
+    exemplar: Exemplar,
+    targets: FloatArray,
+    places: tuple[FloatArray, FloatArray],
+    normals: tuple[FloatArray, FloatArray],
+    faces: npt.NDArray[np.int64],
+    regions: Regions,
+    observed: Observations,
+    shading: float,
+) -> tuple[PaintTones, Float32Array]:
+    """Measure both lights and all curves.
+
+    Args:
+        exemplar: The painting taken apart.
+        targets: ``(478, 3)`` stylized landmarks, face frame.
+        places: ``(V, 3)`` vertices of the surface as filmed and of the bent one, face frame.
+        normals: ``(V, 3)`` unit normals of both.
+        faces: ``(F, 3)`` of the surface.
+        regions: Labels of its vertices.
+        observed: Their colours over all views.
+        shading: How much of the person's own light and shadow stays, 1 as usual.
+
+    Returns:
+        The tones, and ``(V,)`` what is to be added to ``shading`` times the skin's L in a photo
+        (see :func:`kept_shading`) before the skin's curve.
+    """
+    lab = to_lab(exemplar.image)
+    filmed, bent = (_broad(_calm(n, faces), p) for n, p in zip(normals, places, strict=True))
+    skin = regions.skin > 0.7
+    light = observed.lab[:, 0].astype(float)
+    own = _fit(filmed[skin][::3], light[skin][::3], np.ones(len(light[skin][::3])))
+    painted = _painted_light(exemplar, lab, targets)
+    pixels = _skin_pixels(exemplar, lab)
+    low, high = np.quantile(pixels[:, 0], [0.02, 0.98])
+    kept = kept_shading(shading)
+    relit = np.clip(_basis(bent) @ painted, low, high) - kept * (_basis(filmed) @ own)
+    above = places[0][:, 1] > targets[lm.CHIN, 1]
+    face = skin & above & (filmed[:, 2] > 0.05) & (regions.beard < 0.3)
+    source = (relit + kept * light)[face if face.sum() > _MIN_PIXELS else skin]
+    own_chroma = observed.lab[face][:, 1:]
+    if regions.bald:
+        pixels = np.concatenate([pixels, _hair_share(exemplar, lab, len(pixels))])
+    curve = tone_curve(source, pixels, 0.85)
+    gain = curve.spread / max(float(own_chroma.std(0).mean()), 1.0) if len(own_chroma) else 0.3
+    hair = regions.hair > 0.7
+    tones = PaintTones(
+        curve,
+        _hair_curve(exemplar, lab, light[hair]),
+        _clothes_curve(exemplar, lab, light[regions.clothes > 0.6]),
+        float(np.clip(gain, 0.2, 0.8)),
+    )
+    return tones, np.asarray(relit, np.float32)
+
+
+def kept_shading(shading: float) -> float:
+    """Factor of the photo's L to go with :func:`make_tones`."""
+    return _KEPT * shading
+
+
+def tone_curve(
+    source: npt.NDArray[np.floating[Any]], target: npt.NDArray[np.floating[Any]], pull: float
+) -> ToneCurve:
+    """Monotone curve that gives ``source`` the lightness distribution of ``target``.
+
+    Args:
+        source: ``(n,)`` L.
+        target: ``(m, 3)`` CIELAB.
+        pull: 1 for the whole way, 0 for the target's mean only.
+    """
+    share = np.linspace(0.01, 0.99, _LEVELS)
+    levels = np.quantile(source, share)
+    levels = np.maximum.accumulate(levels + np.arange(_LEVELS) * 1e-2)
+    wanted = np.quantile(target[:, 0], share)
+    wanted = pull * wanted + (1 - pull) * (levels - levels.mean() + wanted.mean())
+    step = np.diff(levels)
+    slope = np.clip(np.diff(wanted) / step, *_SLOPES)
+    slope = cv2.GaussianBlur(slope[None].astype(np.float32), (0, 0), 2.0)[0]
+    goal = np.concatenate([[0.0], np.cumsum(slope * step)])
+    goal += np.median(wanted) - np.interp(0.5, share, goal)
+    goal = np.maximum.accumulate(goal + np.arange(_LEVELS) * 1e-3)
+    chroma, spread = _chroma_by_light(target, goal)
+    return ToneCurve(
+        levels.astype(np.float32), goal.astype(np.float32), chroma.astype(np.float32), spread
+    )
+
+
+def _chroma_by_light(
+    target: npt.NDArray[np.floating[Any]], goal: FloatArray
+) -> tuple[FloatArray, float]:
+    """Mean a and b ``(K, 2)`` of the target's pixels near each L, and the spread round them."""
+    order = np.argsort(target[:, 0], kind="stable")
+    bins = np.array_split(target[order], min(24, max(2, len(target) // 40)))
+    at = np.array([np.median(part[:, 0]) for part in bins])
+    at = np.maximum.accumulate(at + np.arange(len(at)) * 1e-3)
+    mean = np.array([np.median(part[:, 1:], axis=0) for part in bins])
+    mean = blur(mean[None], 1.2)[0]
+    chroma = np.stack([np.interp(goal, at, mean[:, i]) for i in (0, 1)], 1)
+    left = [target[:, i + 1] - np.interp(target[:, 0], at, mean[:, i]) for i in (0, 1)]
+    return chroma, float(np.mean([np.subtract(*np.quantile(c, [0.84, 0.16])) / 2 for c in left]))
+
+
+def _basis(normals: FloatArray) -> FloatArray:
+    """``(n, 8)`` functions of direction; what looks away from the viewer counts as the rim."""
+    x, y, z = normals.T
+    z = np.maximum(z, 0.0)
+    one = np.ones_like(x)
+    return np.stack([one, x, y, z, x * z, y * z, x * y, x * x - y * y], axis=1)
+
+
+def _fit(normals: FloatArray, light: FloatArray, weights: FloatArray) -> FloatArray:
+    """``(8,)`` by least squares with a ridge; what does not fit (beards, moles) counts less."""
+    basis, robust = _basis(normals), np.ones(len(light))
+    answer = np.zeros(basis.shape[1])
+    for _ in range(4):
+        weighted = basis * (weights * robust)[:, None]
+        system = weighted.T @ basis
+        system += np.diag(_RIDGE * np.trace(system) / len(system))
+        answer = np.linalg.solve(system, weighted.T @ light)
+        left = np.abs(light - basis @ answer)
+        scale = max(1.5 * float(np.median(left)), 2.0)
+        robust = 1 / np.maximum(left / scale, 1)
+    return np.asarray(answer)
+
+
+def _calm(normals: FloatArray, faces: npt.NDArray[np.int64]) -> FloatArray:
+    graph = edge_adjacency(faces, len(normals)).tocsr()
+    count = np.maximum(np.asarray(graph.sum(1)).ravel(), 1)[:, None]
+    out = normals
+    for _ in range(_SMOOTHING):
+        out = 0.5 * out + 0.5 * (graph @ out) / count
+    return np.asarray(out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9))
+
+
+def _broad(normals: FloatArray, places: FloatArray) -> FloatArray:
+    """Normals drawn half way to a round head's: light that turns on a nose's ridge tears it."""
+    out = (places - _CENTER) / _RADII
+    out = _ROUND * out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9)
+    out = out + (1 - _ROUND) * normals
+    return np.asarray(out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9))
+
+
+def _painted_light(exemplar: Exemplar, lab: Float32Array, targets: FloatArray) -> FloatArray:
+    """The light on the painted face, from landmarks that lie on bare skin and face the viewer."""
+    mesh = Delaunay(targets[:, :2]).simplices
+    goal, seen = targets[mesh], exemplar.points[mesh][..., :2] * [1.0, -1.0]
+    normal = np.cross(goal[:, 1] - goal[:, 0], goal[:, 2] - goal[:, 0])
+    turned = np.sign(normal[:, 2])
+    area = _area(seen) * turned
+    weight = np.clip(area / max(float(np.median(area)), 1e-9), 0, 2)
+    normal *= turned[:, None]
+    total, count = np.zeros((len(targets), 3)), np.zeros(len(targets))
+    for corner in range(3):
+        np.add.at(total, mesh[:, corner], normal)
+        np.add.at(count, mesh[:, corner], weight / 6)
+    normals = total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+    normals = _broad(normals, targets)
+    organs = {*lm.LEFT_EYE, *lm.RIGHT_EYE, *lm.LEFT_BROW, *lm.RIGHT_BROW, *lm.LEFT_IRIS}
+    organs |= {*lm.RIGHT_IRIS, *lm.LIPS_OUTER, *lm.LIPS_INNER, *lm.FACE_OVAL}
+    count[sorted(organs)] = 0
+    hair = sample(exemplar.labels[..., 1], exemplar.points[:, :2])
+    smooth = blur(lab[..., 0], 0.02 * exemplar.face_width)
+    light = sample(smooth, exemplar.points[:, :2]).astype(float)
+    return _fit(normals, light, np.minimum(count, 1.0) * (hair < 0.4) + 1e-6)
+
+
+def _area(triangles: FloatArray) -> FloatArray:
+    a, b = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
+    return np.asarray((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) / 2)
+
+
+def _thin(pixels: Float32Array) -> Float32Array:
+    return pixels[:: max(1, len(pixels) // 20_000)]
+
+
+def _skin_pixels(exemplar: Exemplar, lab: Float32Array) -> Float32Array:
+    """All of the painted face, its shadows too, but for eyes, brows, lips and hair."""
+    canvas = np.zeros(lab.shape[:2], np.uint8)
+    oval = np.round(exemplar.points[list(lm.FACE_OVAL), :2]).astype(np.int32)
+    cv2.fillPoly(canvas, [oval], (255,))
+    organs = np.zeros_like(canvas)
+    for part in (lm.LEFT_EYE, lm.RIGHT_EYE, lm.LEFT_BROW, lm.RIGHT_BROW, lm.LIPS_OUTER):
+        contour = np.round(exemplar.points[list(part), :2]).astype(np.int32)
+        cv2.fillPoly(organs, [contour], (255,))
+    near = cv2.distanceTransform(255 - organs, cv2.DIST_L2, 5) < 0.03 * exemplar.face_width
+    edge = cv2.distanceTransform(canvas, cv2.DIST_L2, 5) > 0.06 * exemplar.face_width
+    chosen = edge & ~near & (exemplar.labels[..., 1] < 0.5)
+    if chosen.sum() < _MIN_PIXELS:
+        chosen = canvas > 0
+    smooth = blur(lab, 0.008 * exemplar.face_width)
+    return _thin(smooth[chosen])
+
+
+def _hair_share(exemplar: Exemplar, lab: Float32Array, count: int) -> Float32Array:
+    """Some of the painted hair's tones ``(n, 3)``: without hair, shadows must be as deep as it."""
+    painted = lab[exemplar.labels[..., 1] > 0.6]
+    wanted = round(_BALD_SHARE * count)
+    if len(painted) < _MIN_PIXELS or not wanted:
+        return np.zeros((0, 3), np.float32)
+    return painted[:: max(1, len(painted) // wanted)]
+
+
+def _hair_curve(exemplar: Exemplar, lab: Float32Array, own: FloatArray) -> ToneCurve | None:
+    painted = lab[exemplar.labels[..., 1] > 0.6]
+    if exemplar.hair_ramp is None or len(painted) < _MIN_PIXELS:
+        return None
+    if len(own) < _MIN_PIXELS:  # a beard on a bald head
+        own = np.random.default_rng(0).normal(35.0, 8.0, 2000)
+    return tone_curve(own, _thin(painted), 1.0)
+
+
+def _clothes_curve(exemplar: Exemplar, lab: Float32Array, own: FloatArray) -> ToneCurve | None:
+    """Clothes as dark or light as the painted ones (and those are whatever is below the chin)."""
+    if len(own) < _MIN_PIXELS:
+        return None
+    chin = exemplar.points[lm.CHIN, 1]
+    rows = np.arange(lab.shape[0])[:, None]
+    worn = person_mask(exemplar.image, None, exemplar.points) & (exemplar.labels[..., 0] < 0.3)
+    worn &= rows > chin + 0.15 * exemplar.face_width
+    pixels = lab[worn]
+    if len(pixels) < _MIN_PIXELS:
+        pixels = exemplar.rest_lab if len(exemplar.rest_lab) else lab.reshape(-1, 3)
+    return tone_curve(own, _thin(pixels), 0.9)
