@@ -73,6 +73,7 @@ def build_layer(
     scale: float,
     kept: bool = False,
     lip_contrast: float = 30.0,
+    own_eyes: bool = False,
 ) -> FaceLayer:
     """Bend the exemplar onto the stylized landmarks.
 
@@ -84,6 +85,7 @@ def build_layer(
         scale: Pixels per unit.
         kept: Keep the person's own lips and brows, in the exemplar's colours.
         lip_contrast: Largest CIELAB difference between drawn lips and skin.
+        own_eyes: With ``kept``, keep the person's own eyes too.
     """
     width, height = np.ceil((_HIGH - _LOW) * scale).astype(int)
     lookup = _lookup(exemplar, targets, int(width), int(height), scale)
@@ -99,9 +101,10 @@ def build_layer(
         np.zeros((height, width, 2), np.float32),
     )
     drawn = sample(_prefilter(exemplar.feature, ratio), lookup)
-    layer = _with_eyes(layer, exemplar, drawn, targets, closed)
+    if not (kept and own_eyes):
+        layer = _with_eyes(layer, exemplar, drawn, targets, closed)
     if kept:
-        return _with_own(layer, targets)
+        return _with_own(layer, targets, own_eyes)
     return _with_lips(_with_brows(layer, exemplar, drawn, targets), drawn, targets, lip_contrast)
 
 
@@ -211,7 +214,8 @@ def _with_eyes(
             organs = np.maximum(organs, smoothstep(inside, -0.06, -0.01))
         else:
             opacity = np.maximum(opacity, _organ(inside, drawn, _MARGIN["eye"] * tight, 1.0))
-            organs = np.maximum(organs, smoothstep(inside, -0.1, -0.03))
+            far = 0.1 + 0.1 * (1 - exemplar.painted)  # a toon has no lids, bags and sockets
+            organs = np.maximum(organs, smoothstep(inside, -far, 0.07 - far))
     return replace(
         layer,
         feature_lab=np.asarray(color, np.float32),
@@ -220,11 +224,12 @@ def _with_eyes(
     )
 
 
-def _with_own(layer: FaceLayer, targets: FloatArray) -> FaceLayer:
-    """Mark where the person's own lips and brows stay."""
+def _with_own(layer: FaceLayer, targets: FloatArray, eyes: bool) -> FaceLayer:
+    """Mark where the person's own lips and brows stay (and with ``eyes`` also the eyes)."""
     lips = smoothstep(_signed(layer, targets[list(lm.LIPS_OUTER)]), -0.05, 0.02)
     brows = np.zeros_like(lips)
-    for contour in (lm.RIGHT_BROW, lm.LEFT_BROW):
+    kept = (lm.RIGHT_BROW, lm.LEFT_BROW, *((lm.RIGHT_EYE, lm.LEFT_EYE) if eyes else ()))
+    for contour in kept:
         brows = np.maximum(brows, smoothstep(_signed(layer, targets[list(contour)]), -0.1, 0.0))
     brows *= 1 - smoothstep(layer.feature, 0.2, 0.8)
     organs = np.maximum(layer.organs, np.maximum(lips, brows))
@@ -242,7 +247,7 @@ def _with_brows(
         if (drawn[ring] > 0.5).mean() > 0.25:  # a fringe hangs down to the brow
             margin = 0.025
         opacity = np.maximum(opacity, _organ(inside, drawn, margin, 0.0))
-        organs = np.maximum(organs, smoothstep(inside, -0.12, -0.04))
+        organs = np.maximum(organs, smoothstep(inside, -0.2, -0.1))  # with stray hairs of its own
     return replace(layer, feature=opacity, organs=organs)
 
 

@@ -113,7 +113,7 @@ def fit_field(controls: Controls, samples: FloatArray) -> tuple[DisplacementFiel
         bad = samples[field.determinant(samples) < MIN_JACOBIAN]
         if not len(bad):
             break
-        reach = controls.unit * (0.5 if attempt < 15 else 3.0)
+        reach = controls.unit * (0.35 if attempt < 10 else 0.7 if attempt < 18 else 3.0)
         keep_outline *= 1 - 0.15 * _near(controls.outline, bad, reach)
         keep_features *= 1 - 0.15 * _near(controls.features, bad, reach)
     else:

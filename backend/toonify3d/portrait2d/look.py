@@ -22,8 +22,8 @@ ATTRIBUTES = 12
 """skin, hair, clothes, beard, local x y z, normal z, prior L a b, change of light (paintings)."""
 _BROAD = 0.12
 """Eye distances over which light counts as broad."""
-_FINE_OF_TOONS = 0.35
-"""Share of the finer light that stays on a toon's skin (the wings of the nose, the lips' form)."""
+_FINE_OF_TOONS = 0.4
+"""Share of the finer light that stays on a toon's face (the wings of the nose, the lips' form)."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ class Painted:
         labels: ``(H, W, 3)`` skin, hair, clothes; they sum to 1.
         drawn: ``(H, W)`` opacity of the exemplar's eyes, brows and lips.
         local: ``(H, W, 3)`` bent surface in the face frame.
-        photo_light: ``(H, W)`` L of the bent photo (ink: what all views agree on).
+        photo_light: ``(H, W)`` L of the bent photo.
+        organs: ``(H, W)`` where eyes, brows and lips are drawn or kept.
+        tone: ``(H, W)`` the person's relit L, what all views agree on (0 without tones).
         cover: ``(H, W)`` 0..1 the person.
         confidence: ``(H, W)`` 0..1 how far stage III should believe a pixel.
     """
@@ -83,6 +85,8 @@ class Painted:
     drawn: Float32Array
     local: Float32Array
     photo_light: Float32Array
+    organs: Float32Array
+    tone: Float32Array
     cover: Float32Array
     confidence: Float32Array
 
@@ -96,12 +100,19 @@ def make_look(
     settings: StylizeSettings,
     kind: str,
     tones: PaintTones | None = None,
+    facing: FloatArray | None = None,
 ) -> Look:
-    """Measure the person's and the exemplar's ranges once for all frames."""
+    """Measure the person's and the exemplar's ranges once for all frames.
+
+    ``facing`` ``(V,)`` is the vertices' normal towards the face's front.
+    """
     ramp = exemplar.skin_ramp[:, 0]
     exemplar_spread = float(ramp[int(0.84 * RAMP_STEPS)] - ramp[int(0.16 * RAMP_STEPS)]) / 2
-    gain = np.clip(exemplar_spread / max(regions.skin_spread, 3.0), 0.3, 0.7)
+    least = 0.2 if kind == "cel" else 0.3  # two tones of skin at most
+    gain = np.clip(exemplar_spread / max(regions.skin_spread, 3.0), least, 0.7)
     hair = regions.hair > 0.7
+    if facing is not None and (hair & (facing > 0)).sum() > 30:
+        hair = hair & (facing > 0)  # an exemplar shows the front of the hair, not its dark nape
     levels = None
     if hair.sum() > 30:
         quantiles = np.linspace(0.02, 0.98, RAMP_STEPS)
@@ -152,7 +163,8 @@ def paint(look: Look, warped: WarpedFrame) -> Painted:
     shown = front * (1 - hair)
     organs = sample(look.layer.organs, at) * shown
     bare = smoothstep(skin, 0.4, 0.8) * (1 - organs)
-    if look.tones is None:
+    toned = look.tones is not None and look.tones.coloured
+    if look.tones is None or not toned:
         skin_colour = _skin(look, photo, at, front, bare if look.plain else 1 - organs)
     else:
         skin_colour = _toned_skin(look, look.tones, photo, at, front, bare, attributes[..., 11])
@@ -166,7 +178,7 @@ def paint(look: Look, warped: WarpedFrame) -> Painted:
     out = out / total
     drawn = sample(look.layer.feature, at) * front * smoothstep(hair, 0.6, 0.3)
     features = sample(blur(look.layer.feature_lab, 0.7), at)
-    if look.tones is not None:  # eyes in the light that falls on this face
+    if toned:  # eyes in the light that falls on this face
         features = features - sample(look.layer.skin_lab, at) + blur(skin_colour, 3.0)
         features[..., 0] = np.clip(features[..., 0], 1, 99)
     out = out + (features - out) * drawn[..., None]
@@ -175,8 +187,9 @@ def paint(look: Look, warped: WarpedFrame) -> Painted:
         np.asarray(np.stack([skin, hair, clothes], 2) / total, np.float32),
         np.asarray(np.maximum(drawn, own.sum(2)), np.float32),
         np.asarray(local, np.float32),
-        # Two tones jump where a highlight wanders from frame to frame: ink takes all views' median.
-        np.asarray(attributes[..., 8] if look.kind == "ink" else photo[..., 0], np.float32),
+        np.asarray(photo[..., 0], np.float32),
+        organs,
+        _agreed_tone(look, attributes),
         np.asarray(warped.mask / 255.0, np.float32),
         _confidence(warped, hair),
     )
@@ -193,9 +206,18 @@ def _paint_colours(look: Look, warped: WarpedFrame, photo: Float32Array) -> Pain
         np.zeros(warped.mask.shape, np.float32),
         np.asarray(warped.attributes[..., 4:7], np.float32),
         np.asarray(photo[..., 0], np.float32),
+        np.zeros(warped.mask.shape, np.float32),
+        np.zeros(warped.mask.shape, np.float32),
         np.asarray(warped.mask / 255.0, np.float32),
         _confidence(warped, everything[..., 1]),
     )
+
+
+def _agreed_tone(look: Look, attributes: Float32Array) -> Float32Array:
+    if look.tones is None:
+        return np.zeros(attributes.shape[:2], np.float32)
+    tone = kept_shading(look.settings.shading) * attributes[..., 8] + attributes[..., 11]
+    return blur(np.ascontiguousarray(tone), 1.0)
 
 
 def _own_features(
@@ -261,7 +283,8 @@ def _skin(
     lit = smooth_edges(fill_holes(photo, bare), 7.0, 3.0)
     if look.plain:  # a toon's skin has form, but no pores, folds and hollows
         broad = blur(lit, _BROAD * look.layer.scale / 2)
-        lit = broad + _FINE_OF_TOONS * (lit - broad)
+        fine = 1 - (1 - _FINE_OF_TOONS) * front[..., None]  # ears and neck are not drawn by anyone
+        lit = broad + fine * (lit - broad)
     base = sample(look.layer.skin_lab, at)
     face = front[..., None]
     base = np.asarray(look.skin_mean + (base - look.skin_mean) * face, np.float32)
@@ -314,7 +337,7 @@ def _ramp_chroma(ramp: Float32Array, light: Float32Array) -> Float32Array:
 
 def _hair(look: Look, photo: Float32Array) -> Float32Array:
     smooth = smooth_edges(photo, 9.0, 2.0)
-    if look.tones is not None and look.tones.hair is not None:
+    if look.tones is not None and look.tones.coloured and look.tones.hair is not None:
         return look.tones.hair(smooth[..., 0])
     ramp = look.exemplar.hair_ramp
     if ramp is None:
@@ -338,7 +361,7 @@ def _hair(look: Look, photo: Float32Array) -> Float32Array:
 
 def _clothes(look: Look, photo: Float32Array) -> Float32Array:
     smooth = smooth_edges(smooth_edges(photo, 10.0, 4.0), 10.0, 4.0)
-    if look.tones is not None and look.tones.clothes is not None:
+    if look.tones is not None and look.tones.coloured and look.tones.clothes is not None:
         return look.tones.clothes(smooth[..., 0])
     if look.clothes_map is not None:
         return look.clothes_map(smooth)

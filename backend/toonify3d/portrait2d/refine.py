@@ -21,6 +21,7 @@ _ORGANS = (
 )
 _MAX_NOISE = 5.0
 """Unrest of the skin (CIELAB) above which shapes are too vague to measure."""
+_MAX_PAINTED = 0.5
 _MIN_FIT, _MAX_FIT = 0.5, 2.2
 _LIFTS = np.linspace(0.0, 0.36, 19)
 """How far up, in distances between the eyes, a drawn brow is looked for."""
@@ -29,7 +30,11 @@ _BARE, _DRAWN = 0.3, 0.6
 
 
 def refine_landmarks(
-    points: FloatArray, feature: Float32Array, skinness: Float32Array, noise: float
+    points: FloatArray,
+    feature: Float32Array,
+    skinness: Float32Array,
+    noise: float,
+    painted: float = 0.0,
 ) -> FloatArray:
     """Fit eyes, brows and face outline to the drawing.
 
@@ -38,11 +43,13 @@ def refine_landmarks(
         feature: ``(H, W)`` 0..1, differs from skin.
         skinness: ``(H, W)`` 0..1, has the colour of the skin around it.
         noise: Median unrest of the skin in CIELAB units.
+        painted: 0 for clean drawings, 1 for paintings: those look like photos to the detector, and
+            the shadows round a painted eye would be taken for the eye.
 
     Returns:
         ``(478, 3)``; unchanged where nothing clear was found.
     """
-    if noise > _MAX_NOISE:
+    if noise > _MAX_NOISE or painted > _MAX_PAINTED:
         return points
     out = points.copy()
     unit = float(np.linalg.norm(_center(points, lm.LEFT_EYE) - _center(points, lm.RIGHT_EYE)))

@@ -38,11 +38,14 @@ _SETTING = {
 }
 # Share of the shape that scale and offset leave over. Lips keep the person's expression.
 _RESIDUAL = {"oval": 0.8, "eyes": 0.5, "brows": 0.6, "nose": 0.4, "mouth": 0.0}
-_MIN_SCALE = 0.6
-_MAX_SCALE = {"eyes": 2.4, "brows": 2.8}
+_MIN_SCALE = {"eyes": 0.45}
+_MIN_SCALE_ELSE = 0.6
+_MAX_SCALE = {"eyes": 4.0, "brows": 2.8}
 _MAX_SCALE_ELSE = 1.8
 _MAX_OFFSET = 0.35
 _MAX_MOVE = 0.45
+_LEAST_FOREHEAD = 0.55
+"""Share of the height between brows and outline that stays at least."""
 CLOSED_OPENING = 0.12
 """Eyes whose lids are nearer than this share of the eye's width count as closed."""
 
@@ -207,7 +210,9 @@ def target_offsets(
     """How far each component's landmarks should move (method_anchors B2, step 4).
 
     Each component's difference between subject and exemplar is split into scale, offset and the
-    rest; scales act as powers of the strength, so that strength 0 is the identity.
+    rest. Strength 0 is the identity, strength 1 the exemplar's size: growing goes linearly with the
+    strength (a power would leave big eyes far too small below 1), shrinking by powers (a line would
+    reach nothing above 1).
 
     Args:
         subject: ``(478, 3)`` in the face frame.
@@ -217,47 +222,131 @@ def target_offsets(
     Returns:
         Component name to ``(n, 3)`` offsets in the face frame, order of :data:`COMPONENTS`.
     """
-    base = symmetrize(subject) if settings.symmetric else subject
-    openings = eye_opening(subject)
-    out = {}
-    for name, indices in COMPONENTS.items():
-        ids = list(indices)
-        closed = name.endswith("eye") and openings[name == "left_eye"] < CLOSED_OPENING
-        out[name] = _component(subject[ids], base[ids], exemplar[ids], name, closed, settings)
+    change = _Change.between(subject, exemplar, settings)
+    moves = {name: change.moves(name) for name in COMPONENTS}
+    return moves | {"oval": _room_above_brows(subject, moves)}
+
+
+def _room_above_brows(subject: FloatArray, moves: dict[str, FloatArray]) -> FloatArray:
+    """The outline's moves ``(n, 3)``, its top lifted where the brows would be pressed against it.
+
+    A toon's brows sit high under a low hairline; a forehead squeezed to nothing folds, and the fold
+    would take the eyes' growth with it.
+    """
+    ids = list(COMPONENTS["oval"])
+    out = moves["oval"].copy()
+    brows = [*COMPONENTS["right_brow"], *COMPONENTS["left_brow"]]
+    lift = np.concatenate([moves["right_brow"], moves["left_brow"]])[:, 1]
+    across = np.abs(subject[ids, :1] - subject[brows, 0])
+    near = (across + 1.0 * (subject[brows, 1] < subject[brows, 1].mean())).argmin(1)
+    gap = subject[ids, 1] - subject[brows, 1][near]
+    above = np.clip((gap - 0.1) / 0.2, 0.0, 1.0)
+    least = lift[near] - (1 - _LEAST_FOREHEAD) * gap
+    out[:, 1] += above * np.maximum(0.0, least - out[:, 1])
     return out
 
 
-def _component(
-    own: FloatArray,
-    base: FloatArray,
-    style: FloatArray,
-    name: str,
-    closed: bool,
-    settings: StylizeSettings,
-) -> FloatArray:
-    kind = _SETTING[name]
-    amount = settings.strength * _weights(base, kind, settings)
-    base_center, style_center = base.mean(0), style.mean(0)
-    spread = np.abs(base - base_center)[:, :2].mean(0)
-    ratio = np.abs(style - style_center)[:, :2].mean(0) / np.maximum(spread, 1e-6)
-    if closed:  # a shut lid has no height to compare
-        ratio[1] = ratio[0]
-    if kind == "mouth":  # an open or smiling mouth is no larger mouth
-        ratio[1] = ratio[0] * (ratio[1] / ratio[0]) ** (0.25 + 0.75 * settings.expression)
-    ratio = np.clip(ratio, _MIN_SCALE, _MAX_SCALE.get(kind, _MAX_SCALE_ELSE))
-    scale3 = np.array([ratio[0], ratio[1], np.sqrt((ratio**2).mean()) ** 0.5])
-    offset = style_center - base_center
-    offset[2] *= 0.3
-    offset *= min(1.0, _MAX_OFFSET / max(float(np.linalg.norm(offset)), 1e-9))
-    residual = style - style_center - (base - base_center) * np.array([*ratio, 1.0])
-    residual[:, 2] = 0.0
-    rho = 0.0 if closed else _RESIDUAL[kind]
-    if kind == "mouth":
-        rho = settings.expression
-    moves = (own - own.mean(0)) * (scale3**amount - 1) + amount * (offset + rho * residual)
-    length = np.linalg.norm(moves, axis=1, keepdims=True)
-    limit = _MAX_MOVE * np.maximum(1.0, amount)
-    return np.asarray(moves * np.minimum(1.0, limit / np.maximum(length, 1e-9)))
+def clamped(subject: FloatArray, exemplar: FloatArray, settings: StylizeSettings) -> list[str]:
+    """One sentence for every part whose difference to the exemplar is beyond what is allowed.
+
+    Args:
+        subject: As for :func:`target_offsets`.
+        exemplar: The same.
+        settings: The same.
+    """
+    change = _Change.between(subject, exemplar, settings)
+    worst: dict[str, tuple[float, float]] = {}
+    for name in COMPONENTS:
+        kind = _SETTING[name]
+        if settings.strength * settings.component_weight(kind) <= 0:
+            continue
+        asked, ratio = change.ratios(name)
+        for want, got in zip(asked, ratio, strict=True):
+            off = float(np.log(want / got))
+            if abs(off) > max(0.05, abs(np.log(worst.get(kind, (1.0, 1.0))[0]))):
+                worst[kind] = (float(want / got), float(want))
+    return [
+        f"The exemplar's {kind} are {want:.1f} times as large as the person's; "
+        f"{want / over:.1f} times is the limit."
+        for kind, (over, want) in worst.items()
+    ]
+
+
+@dataclass(frozen=True)
+class _Change:
+    """Subject and exemplar side by side.
+
+    Attributes:
+        own: ``(478, 3)`` the person in the face frame.
+        base: The same, symmetric when asked.
+        style: ``(478, 3)`` the exemplar.
+        shut: Whether the right and the left eye are closed.
+    """
+
+    own: FloatArray
+    base: FloatArray
+    style: FloatArray
+    shut: tuple[bool, bool]
+    settings: StylizeSettings
+
+    @classmethod
+    def between(cls, own: FloatArray, style: FloatArray, settings: StylizeSettings) -> _Change:
+        right, left = (gap < CLOSED_OPENING for gap in eye_opening(own))
+        base = symmetrize(own) if settings.symmetric else own
+        return cls(own, base, style, (right, left), settings)
+
+    def _closed(self, name: str) -> bool:
+        return self.shut[name.startswith("left")]
+
+    def ratios(self, name: str) -> tuple[FloatArray, FloatArray]:
+        """Size of the exemplar's component over the person's, ``(2,)``: as it is, and clamped."""
+        ids, kind = list(COMPONENTS[name]), _SETTING[name]
+        base, style = self.base[ids, :2], self.style[ids, :2]
+        spread = np.abs(base - base.mean(0)).mean(0)
+        ratio = np.abs(style - style.mean(0)).mean(0) / np.maximum(spread, 1e-6)
+        if kind == "eyes" and self._closed(name):  # a shut lid has no height to compare
+            ratio[1] = ratio[0]
+        if kind == "mouth":  # an open or smiling mouth is no larger mouth
+            share = 0.25 + 0.75 * self.settings.expression
+            ratio[1] = ratio[0] * (ratio[1] / ratio[0]) ** share
+        low, high = _MIN_SCALE.get(kind, _MIN_SCALE_ELSE), _MAX_SCALE.get(kind, _MAX_SCALE_ELSE)
+        return ratio, np.clip(ratio, low, high)
+
+    def moves(self, name: str) -> FloatArray:
+        """Moves ``(n, 3)`` of a component's landmarks."""
+        ids, kind = list(COMPONENTS[name]), _SETTING[name]
+        own, base, style = self.own[ids], self.base[ids], self.style[ids]
+        shut = kind == "eyes" and self._closed(name)
+        amount = self.settings.strength * _weights(base, kind, self.settings)
+        base_center, style_center = base.mean(0), style.mean(0)
+        ratio = self.ratios(name)[1]
+        scale3 = np.array([ratio[0], ratio[1], np.sqrt((ratio**2).mean()) ** 0.5])
+        offset = style_center - base_center
+        if kind == "brows":
+            offset[1] -= self._sleeping(name)
+        offset[2] *= 0.3
+        offset *= min(1.0, _MAX_OFFSET / max(float(np.linalg.norm(offset)), 1e-9))
+        residual = style - style_center - (base - base_center) * np.array([*ratio, 1.0])
+        residual[:, 2] = 0.0
+        rho = 0.0 if shut else _RESIDUAL[kind]
+        if kind == "mouth":
+            rho = self.settings.expression
+        grown = np.where(scale3 > 1, amount * (scale3 - 1), scale3**amount - 1)
+        moves = (own - own.mean(0)) * grown + amount * (offset + rho * residual)
+        length = np.linalg.norm(moves, axis=1, keepdims=True)
+        limit = _MAX_MOVE * np.maximum(1.0, amount)
+        return np.asarray(moves * np.minimum(1.0, limit / np.maximum(length, 1e-9)))
+
+    def _sleeping(self, name: str) -> float:
+        """How much lower a brow has to lie than the exemplar's because the eye below is shut.
+
+        A toon's brow sits high over a big open eye; over a shut one it would float.
+        """
+        if not self._closed(name):
+            return 0.0
+        eye = list(COMPONENTS[name.replace("brow", "eye")])
+        lids = [float(np.ptp(points[eye, 1])) / 2 for points in (self.style, self.base)]
+        return max(0.0, lids[0] - lids[1])
 
 
 def _weights(base: FloatArray, kind: str, settings: StylizeSettings) -> FloatArray:
