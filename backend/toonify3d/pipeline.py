@@ -21,9 +21,10 @@ from .portrait2d.adapters.base import open_stylizer, stylize_with
 from .portrait2d.exemplar import read_working_image
 from .portrait2d.folder import load_folder_views
 from .portrait2d.person_regions import person_regions
-from .portrait2d.pipeline import stylize_views
+from .portrait2d.pipeline import study_person, stylize_views
 from .portrait2d.store import load_stylized
 from .progress import SubProgress
+from .room import Room
 from .scene import Scene
 from .service.job import JobFolder
 from .service.reporter import Listener, Reporter, cancel_on_signals
@@ -136,6 +137,7 @@ def _style_steps(context: RunContext, scene: Scene, settings: JobSettings, style
     chosen = style.settings
     prior = load_prior(job.prior, device)
     prior_mesh = load_mesh(job.prior / "mesh.npz")
+    room = Room(scene, prior_mesh, job.prior / "light.npz", reporter)
 
     def portraits() -> dict[str, Any]:
         folder = folders["portraits"]
@@ -147,16 +149,19 @@ def _style_steps(context: RunContext, scene: Scene, settings: JobSettings, style
             stylizer = open_stylizer(style.stylizer, chosen.adapter, device)
             made = stylize_with(stylizer, scene, folder, chosen.stylize, reporter)
         else:
+            person = study_person(scene, prior_mesh, SubProgress(reporter, 0.0, 0.2))
             made = stylize_views(
                 scene,
                 prior_mesh,
                 style.exemplar,
                 folder,
                 chosen.stylize,
-                reporter,
+                SubProgress(reporter, 0.2, 1.0),
                 landmarks_file=style.landmarks,
+                person=person,
+                light=room.light(person) if chosen.stylize.delight > 0 else None,
             )
-        return {"views_stylized": len(made.views)}
+        return {"views_stylized": len(made.views), "room_light": room.figures(made.delight)}
 
     run_step(context, "portraits", folders["portraits"], keys["portraits"], portraits)
     stylized = load_stylized(folders["portraits"], scene)
@@ -178,6 +183,7 @@ def _style_steps(context: RunContext, scene: Scene, settings: JobSettings, style
     shape = load_geometry(prior, folders["geometry"], device)
 
     def texture() -> dict[str, Any]:
+        taken = (context.records["portraits"].figures.get("room_light") or {}).get("strength", 0.0)
         adapt_texture(
             scene,
             shape,
@@ -187,6 +193,7 @@ def _style_steps(context: RunContext, scene: Scene, settings: JobSettings, style
             chosen.texture,
             device,
             reporter,
+            light=room.grid(taken, device),
         )
         return _metrics(folders["texture"])
 
@@ -197,10 +204,13 @@ def _style_steps(context: RunContext, scene: Scene, settings: JobSettings, style
         exemplar = read_working_image(style.exemplar)
         looking, building = SubProgress(reporter, 0.0, 0.1), SubProgress(reporter, 0.1, 1.0)
         regions = person_regions(scene, prior_mesh, job.prior / "regions.npz", looking)
+        avatar.person_light = room.grid(chosen.asset.photo_delight, device)
         report = build_asset(
             avatar, prior_mesh, scene, exemplar, folders["asset"], chosen.asset, building, regions
         )
-        return dataclasses.asdict(report)
+        return dataclasses.asdict(report) | {
+            "photo_light": room.figures(chosen.asset.photo_delight)
+        }
 
     run_step(context, "asset", folders["asset"], keys["asset"], asset)
 

@@ -52,6 +52,10 @@ class AssetSettings:
     enhance: float = 0.7
     """Style enhancement of the texture: the exemplar's line and palette, 0 (off) to 1."""
 
+    photo_delight: float = 1.0
+    """How much of the room's light is taken out of the person's colours (photo_albedo.png), 0 to 1:
+    whoever relights the head wants none of it."""
+
     ambient_occlusion: bool = True
     """Bake a map of how open the surface is (ao.png), for shading in other programs."""
 
@@ -85,6 +89,7 @@ class AssetSettings:
         _require(1 <= self.face_density <= 4, "face_density must be between 1 and 4")
         _require(1 <= self.face_detail <= 3, "face_detail must be between 1 and 3")
         _require(0 <= self.enhance <= 1, "enhance must be between 0 and 1")
+        _require(0 <= self.photo_delight <= 1, "photo_delight must be between 0 and 1")
         _require(self.neck in ("flat", "open"), "neck must be flat or open")
         _require(0 <= self.roughness <= 1, "roughness must be between 0 and 1")
         _require(0.1 <= self.ball_radius <= 1, "ball_radius must be between 0.1 and 1")

@@ -12,6 +12,7 @@ from ..capture import landmarks as lm
 from ..errors import InputError
 from ..progress import Progress, SubProgress
 from ..raycast import MeshQuery
+from ..room_light import RoomLight
 from ..scene import (
     Displacement,
     Float32Array,
@@ -22,6 +23,7 @@ from ..scene import (
     SurfaceMesh,
 )
 from . import shape
+from .delight import delight_strength, even_layer, without_light
 from .exemplar import Exemplar, load_exemplar
 from .exemplarkind import LOOKS, choose_look
 from .facelayer import FaceLayer, blank_layer, build_layer
@@ -107,6 +109,7 @@ def stylize_views(
     landmarks_file: Path | None = None,
     frames: Sequence[Frame] | None = None,
     person: Person | None = None,
+    light: RoomLight | None = None,
 ) -> StylizedSet:
     """Stylize the front and back frames with the built-in stylizer.
 
@@ -121,6 +124,7 @@ def stylize_views(
             (see :func:`load_exemplar`).
         frames: Which frames; None chooses by the settings.
         person: From :func:`study_person`, to save its time for a second exemplar.
+        light: The room's light on the person, taken out as ``settings.delight`` says.
 
     Raises:
         InputError: The exemplar is unusable (see :func:`load_exemplar`) or the capture shows no
@@ -136,6 +140,9 @@ def stylize_views(
         frames = select_frames(scene, settings, progress)
     if person is None:
         person = study_person(scene, prior_mesh, SubProgress(progress, 0.02, 0.24))
+    delight = 0.0 if light is None else delight_strength(style, settings)
+    if light is not None:
+        scene, person = without_light(scene, person, light, delight)
     change = change_shape(person, style, settings)
     if settings.look == "colour":
         progress.warn("The look 'colour' takes colours and strokes only: the shape stays.")
@@ -154,7 +161,7 @@ def stylize_views(
     save_displacement(folder, displacement)
     save_palette(folder, palette)
     progress.update(1.0, "portraits stylized")
-    return StylizedSet(views, displacement, palette)
+    return StylizedSet(views, displacement, palette, delight)
 
 
 @dataclass(frozen=True)
@@ -283,6 +290,7 @@ def _prepare(
     surface = BentSurface(mesh, bent, person.caster, MeshQuery(bent, mesh.faces), attributes)
     kind = choose_look(style.stats) if settings.look == "auto" else settings.look
     layer = blank_layer() if kind == "colour" else _layer(style, change, frames, settings, kind)
+    layer = even_layer(layer, settings, kind)
     back = float(change.targets[list(lm.FACE_OVAL), 2].min())
     look = make_look(style, layer, regions, observed, (back - 0.5, back + 0.1), settings, kind)
     return surface, look

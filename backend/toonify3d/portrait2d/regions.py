@@ -91,8 +91,8 @@ def classify(
         observed: Colours over all views.
         landmarks: ``(478, 3)`` of the person in the face frame.
     """
-    features = np.concatenate([observed.lab, observed.texture[:, None] * 2], axis=1).astype(float)
-    face = _face_mask(local, normals, landmarks)
+    features = _features(observed)
+    face = face_skin(local, normals, landmarks)
     core = face & _cheeks(local, landmarks)
     skin_model = _skin_model(features[core])
     skin_distance = skin_model.distance(features)
@@ -109,20 +109,35 @@ def classify(
         labels = walk.solve(unary)
     labels = _drop_islands(labels, unary, hair_seed, walk)
     beard = walk.smooth(_beard(local, landmarks, features, skin_model, labels[:, 0]))
-    lab = skin_model.means[0, :3]
-    spread = 1.4826 * np.median(np.abs(features[face, 0] - np.median(features[face, 0])))
+    lab, spread = skin_statistics(local, normals, observed, landmarks)
     return Regions(
         labels[:, 0].astype(np.float32),
         labels[:, 1].astype(np.float32),
         labels[:, 2].astype(np.float32),
         beard.astype(np.float32),
         bald,
-        lab.astype(np.float32),
-        float(spread),
+        lab,
+        spread,
     )
 
 
-def _face_mask(
+def skin_statistics(
+    local: FloatArray, normals: FloatArray, observed: Observations, landmarks: FloatArray
+) -> tuple[Float32Array, float]:
+    """``skin_lab`` and ``skin_spread`` of :class:`Regions`; arguments as in :func:`classify`."""
+    features = _features(observed)
+    face = face_skin(local, normals, landmarks)
+    model = _skin_model(features[face & _cheeks(local, landmarks)])
+    spread = 1.4826 * np.median(np.abs(features[face, 0] - np.median(features[face, 0])))
+    return model.means[0, :3].astype(np.float32), float(spread)
+
+
+def _features(observed: Observations) -> FloatArray:
+    both = np.concatenate([observed.lab, observed.texture[:, None] * 2], axis=1)
+    return np.asarray(both, np.float64)
+
+
+def face_skin(
     local: FloatArray, normals: FloatArray, landmarks: FloatArray
 ) -> npt.NDArray[np.bool_]:
     """Front-facing vertices inside the face oval but not on eyes, brows or lips."""

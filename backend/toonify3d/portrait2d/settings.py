@@ -41,6 +41,9 @@ class StylizeSettings:
     """Never stylize more frames than this (an even choice over front and back)."""
     shading: float = 1.0
     """How much of the person's own light and shadow stays on skin and hair, 0 to 2."""
+    delight: float = 1.0
+    """How much of the room's light is taken out of the person before stylizing, 0 (none) to 1 (a
+    look of brush, chalk or colours only takes out 0.6 of it: its form lives on light)."""
     exemplar_detail: float = 0.6
     """How much of the exemplar's own drawing on the skin (nose, cheeks) is used, 0 to 1."""
     chroma_variation: float = 0.33

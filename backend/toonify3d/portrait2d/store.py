@@ -23,11 +23,13 @@ class StylizedSet:
         views: Stylized front and back frames.
         displacement: The 3D shape change, None where only pictures are known.
         palette: RGB picture ``(H, W, 3)`` whose colours stage III posterizes with.
+        delight: How much of the room's light the views are without, 0 to 1.
     """
 
     views: list[StylizedView]
     displacement: Displacement | None
     palette: ByteImage
+    delight: float = 0.0
 
 
 def save_view(folder: Path, view: StylizedView) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .deformation import Deformation, pull_back_normal
 from .fields import SurfaceSample
+from .light_grid import LightGrid
 from .style_head import StyleHead
 
 # Points per evaluation when no gradient is wanted: bounds memory whatever the caller asks for.
@@ -174,11 +175,15 @@ class StylizedAvatar:
     Args:
         geometry: Stage II's result.
         texture: F_tex.
+
+    Attributes:
+        person_light: Taken out of the person's colours in :meth:`color_pair`; None leaves it in.
     """
 
     def __init__(self, geometry: StylizedShape, texture: Albedo) -> None:
         self.geometry = geometry
         self.texture = texture
+        self.person_light: LightGrid | None = None
         texture.eval()
 
     @property
@@ -214,6 +219,8 @@ class StylizedAvatar:
             x = self.geometry.to_prior(part)
             color = self.prior.color(x)
             albedo = self.texture.albedo(Place(self.geometry, part, x, color))
+            if self.person_light is not None:
+                color = self.person_light(x, color)
             return torch.cat([albedo, color], dim=1)
 
         with torch.no_grad():

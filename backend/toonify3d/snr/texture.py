@@ -19,6 +19,7 @@ from .encoding import HashEncoding, spherical_harmonics
 
 if TYPE_CHECKING:
     from .avatar import Place
+    from .light_grid import LightGrid
 
 
 def smoothstep(value: Tensor, low: float, high: float) -> Tensor:
@@ -194,20 +195,25 @@ class TextureField(nn.Module):
         global_map: See :class:`GlobalColorMap`.
         local: See :class:`LocalResidual`.
         belief: See :class:`BeliefMaps`.
+        light: The room's light, which the colours that the map gets do not have; None: they do.
     """
 
     def __init__(
-        self, global_map: GlobalColorMap, local: LocalResidual, belief: BeliefMaps
+        self,
+        global_map: GlobalColorMap,
+        local: LocalResidual,
+        belief: BeliefMaps,
+        light: LightGrid | None = None,
     ) -> None:
         super().__init__()
-        self.global_map, self.local, self.belief = global_map, local, belief
+        self.global_map, self.local, self.belief, self.light = global_map, local, belief, light
 
     def forward(self, y: Tensor, color: Tensor, feature: Tensor) -> Tensor:
         """Albedo ``(N, 3)`` in 0..1.
 
         Args:
             y: Stylized points ``(N, 3)``.
-            color: Prior's view-averaged colour at ``to_prior(y)``, ``(N, 3)``.
+            color: Prior's view-averaged colour at ``to_prior(y)``, ``(N, 3)``, without the light.
             feature: Prior's features there, ``(N, F)``.
         """
         base = self.global_map(color, feature)
@@ -216,5 +222,6 @@ class TextureField(nn.Module):
     def albedo(self, place: Place) -> Tensor:
         """See :class:`.avatar.Albedo`."""
         feature = place.geometry.prior.evaluate(place.x).feature
-        result: Tensor = self(place.y, place.color, feature)
+        color = place.color if self.light is None else self.light(place.x, place.color)
+        result: Tensor = self(place.y, color, feature)
         return result

@@ -15,6 +15,7 @@ from ..progress import Progress
 from ..scene import ByteImage, Scene, StylizedView
 from ..snr.adapted import AdaptedGeometry
 from ..snr.avatar import Albedo, AppearanceAlbedo, StylizedAvatar, StylizedShape
+from ..snr.light_grid import LightGrid
 from ..snr.rendering import render_view
 from .adaption_loop import (
     freeze,
@@ -42,6 +43,7 @@ def adapt_texture(
     settings: TextureAdaptionSettings,
     device: torch.device | str,
     progress: Progress,
+    light: LightGrid | None = None,
 ) -> StylizedAvatar:
     """Run (or resume, or just load) stage III.
 
@@ -54,6 +56,8 @@ def adapt_texture(
         settings: See :class:`TextureAdaptionSettings`.
         device: Must be the geometry's.
         progress: Told where it is.
+        light: The room's light as far as it was taken out of the portraits; the person's colours
+            that F_tex starts from lose it too. None leaves them.
 
     Raises:
         InputError: No usable portrait.
@@ -63,7 +67,7 @@ def adapt_texture(
     folder.mkdir(parents=True, exist_ok=True)
     check_views(views)
     freeze(geometry.prior)
-    digest = input_digest(settings, views, palette, geometry.prior, geometry.module)
+    digest = input_digest(settings, views, palette, geometry.prior, geometry.module, light)
     if read_finished(folder, digest) and (folder / RESULT).exists():
         progress.update(1.0, "stylized colours are already there")
         return load_avatar(geometry, folder, device)
@@ -76,10 +80,10 @@ def adapt_texture(
     adaption: TextureAdaption | VolumeAdaption
     if settings.rendering == "volume":
         progress.update(0.0, "starting the albedo from the person's colours")
-        adaption = VolumeAdaption(scene, geometry, views, palette, settings)
+        adaption = VolumeAdaption(scene, geometry, views, palette, settings, light)
     else:
         progress.update(0.0, "finding the surface behind every stylized pixel")
-        adaption = prepare(scene, geometry, views, palette, settings)
+        adaption = prepare(scene, geometry, views, palette, settings, light)
     avatar = StylizedAvatar(geometry, adaption.texture)
     watch = _previewer(scene, avatar, views, settings.steps, progress)
     run_adaption(

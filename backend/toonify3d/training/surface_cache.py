@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from ..scene import ByteImage, Camera, Float32Array, Normalization, StylizedView
 from ..snr.avatar import PriorLike, StylizedShape
+from ..snr.light_grid import LightGrid
 from ..snr.rendering import trace
 from ..snr.texture import BeliefMaps, smoothstep
 from .adaption_settings import TextureAdaptionSettings
@@ -29,7 +30,7 @@ class SurfacePoints:
 
     Attributes:
         y: Stylized points ``(N, 3)``.
-        color: Prior's view-averaged colour there ``(N, 3)``.
+        color: Prior's view-averaged colour there ``(N, 3)``, without the room's light if known.
         feature: Prior's features there ``(N, F)``.
         normal: Unit normals of the stylized surface ``(N, 3)``.
         direction: View directions ``(N, 3)``.
@@ -74,13 +75,14 @@ def portrait_points(
     views: list[StylizedView],
     normalization: Normalization,
     settings: TextureAdaptionSettings,
+    light: LightGrid | None = None,
 ) -> tuple[SurfacePoints, BeliefMaps]:
-    """Surface points of all portraits and the belief maps that follow from them."""
+    """Surface points of all portraits (colours without ``light``), and their belief maps."""
     scale = working_size(views, settings.max_points)
     parts, weights, depths, projections = [], [], [], []
     for view in views:
         picture = _shrunk(view, scale)
-        points, depth = _see(geometry, picture, normalization)
+        points, depth = _see(geometry, picture, normalization, light)
         weight = _believe(points, depth, picture, settings)
         parts.append(points)
         weights.append(weight)
@@ -95,7 +97,11 @@ def portrait_points(
 
 
 def camera_points(
-    geometry: StylizedShape, cameras: list[Camera], normalization: Normalization, longest: int
+    geometry: StylizedShape,
+    cameras: list[Camera],
+    normalization: Normalization,
+    longest: int,
+    light: LightGrid | None = None,
 ) -> SurfacePoints:
     """Surface points of cameras without portraits, pictures shrunk to ``longest`` pixels."""
     parts = []
@@ -105,7 +111,7 @@ def camera_points(
         shape = (small.height, small.width)
         everywhere = np.ones(shape, bool)
         picture = _Picture(small, None, everywhere, np.zeros(shape, np.float32))
-        parts.append(_see(geometry, picture, normalization)[0])
+        parts.append(_see(geometry, picture, normalization, light)[0])
     return _join(parts)
 
 
@@ -149,7 +155,10 @@ def _shrunk(view: StylizedView, scale: float) -> _Picture:
 
 @torch.no_grad()
 def _see(
-    geometry: StylizedShape, picture: _Picture, normalization: Normalization
+    geometry: StylizedShape,
+    picture: _Picture,
+    normalization: Normalization,
+    light: LightGrid | None,
 ) -> tuple[SurfacePoints, Float32Array]:
     """Trace one picture's pixels; also its depth map along z in unit space (0 = none)."""
     device = geometry.device
@@ -162,7 +171,10 @@ def _see(
     direction = rays.direction[found]
     y = rays.origin[found] + distance[found, None] * direction
     normal = functional.normalize(geometry.sdf_gradient(y), dim=1)
-    color, feature = prior_answers(geometry.prior, geometry.to_prior(y))
+    x = geometry.to_prior(y)
+    color, feature = prior_answers(geometry.prior, x)
+    if light is not None:
+        color = light(x, color)
     target = torch.zeros_like(color)
     if picture.image is not None:
         target = torch.tensor(picture.image[row, column], device=device).float() / 255.0

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..scene import ByteImage, Frame, Scene, StylizedView
 from ..snr.avatar import StylizedShape
+from ..snr.light_grid import LightGrid
 from ..snr.texture import BeliefMaps, GlobalColorMap, LocalResidual, Reflection, TextureField
 from .adaption_settings import TextureAdaptionSettings
 from .discriminator import PaletteDiscriminator, adversarial_terms, adversarial_weight, as_patches
@@ -40,6 +41,7 @@ class TextureAdaption:
         sides: Surface points of frames without portraits, or None.
         palette: Posterize colours ``(K, 3)``.
         settings: See :class:`TextureAdaptionSettings`.
+        light: What the points' colours are without; the texture keeps it.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class TextureAdaption:
         sides: SurfacePoints | None,
         palette: ByteImage,
         settings: TextureAdaptionSettings,
+        light: LightGrid | None = None,
     ) -> None:
         self.points, self.sides, self.settings = points, sides, settings
         device = points.y.device
@@ -62,7 +65,7 @@ class TextureAdaption:
             settings.finest_resolution,
             settings.log2_table,
         )
-        self.texture = TextureField(global_map, local, belief).to(device)
+        self.texture = TextureField(global_map, local, belief, light).to(device)
         self.reflection = Reflection(width).to(device)
         self.discriminator = PaletteDiscriminator().to(device)
         self.posterize = Posterize(palette)
@@ -118,9 +121,10 @@ class TextureAdaption:
 
     def state(self) -> dict[str, Any]:
         """See :class:`.adaption_loop.Adaption`; :func:`load_surface_texture` reads it."""
-        local = self.texture.local
+        local, light = self.texture.local, self.texture.light
         return {
             "rendering": "surface",
+            "light": None if light is None else light.export_state(),
             "weights": self.texture.belief.weights,
             "depths": self.texture.belief.depths,
             "projections": self.texture.belief.projections,
@@ -236,7 +240,8 @@ def load_surface_texture(state: dict[str, Any], device: torch.device | str) -> T
     local = LocalResidual(*state["grid"])
     global_map.load_state_dict(state["global_map"])
     local.load_state_dict({name: value.float() for name, value in state["local"].items()})
-    texture = TextureField(global_map, local, maps).to(device)
+    light = LightGrid.from_state(state.get("light"))
+    texture = TextureField(global_map, local, maps, light).to(device)
     texture.requires_grad_(False)
     return texture
 
@@ -247,15 +252,16 @@ def prepare(
     views: list[StylizedView],
     palette: ByteImage,
     settings: TextureAdaptionSettings,
+    light: LightGrid | None = None,
 ) -> TextureAdaption:
     """Find the surface behind every portrait pixel and set up the training."""
-    points, belief = portrait_points(geometry, views, scene.normalization, settings)
+    points, belief = portrait_points(geometry, views, scene.normalization, settings, light)
     cameras = [frame.camera for frame in side_frames(scene, views, settings.side_views)]
     sides = None
     if cameras and settings.discriminator_weight > 0:
-        sides = camera_points(geometry, cameras, scene.normalization, SIDE_PIXELS)
+        sides = camera_points(geometry, cameras, scene.normalization, SIDE_PIXELS, light)
     colors = style_palette(palette, views, settings.palette_colors, settings.seed)
-    return TextureAdaption(points, belief, sides, colors, settings)
+    return TextureAdaption(points, belief, sides, colors, settings, light)
 
 
 def side_frames(scene: Scene, views: list[StylizedView], count: int) -> list[Frame]:

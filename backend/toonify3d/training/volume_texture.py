@@ -19,6 +19,7 @@ from ..snr.adapted import AdaptedGeometry, project_to_surface
 from ..snr.avatar import StylizedShape
 from ..snr.fields import AppearanceField, SurfaceSample
 from ..snr.guide import Guide
+from ..snr.light_grid import LightGrid
 from ..snr.prior import Prior
 from ..snr.rendering import (
     Samples,
@@ -119,6 +120,7 @@ class VolumeAdaption:
         views: Stylized portraits.
         palette: The exemplar or its main colours ``(..., 3)``.
         settings: See :class:`.TextureAdaptionSettings`.
+        light: Taken out of the person's colours that F_tex starts from; None leaves it in.
 
     Raises:
         TypeError: The prior has no appearance network.
@@ -131,8 +133,9 @@ class VolumeAdaption:
         views: list[StylizedView],
         palette: ByteImage,
         settings: TextureAdaptionSettings,
+        light: LightGrid | None = None,
     ) -> None:
-        self.geometry, self.settings = geometry, settings
+        self.geometry, self.settings, self.light = geometry, settings, light
         device = geometry.device
         torch.manual_seed(settings.seed)
         self.random = np.random.default_rng(settings.seed)
@@ -257,7 +260,10 @@ class VolumeAdaption:
         free = torch.rand((WARM_POINTS, 3), generator=self.generator, device=device) * 1.6 - 0.8
         points = project_to_surface(geometry, free)
         with torch.no_grad():
-            wanted = geometry.prior.color(geometry.to_prior(points))
+            x = geometry.to_prior(points)
+            wanted = geometry.prior.color(x)
+            if self.light is not None:
+                wanted = self.light(x, wanted)
             feature = geometry.evaluate(points).feature
         fit_albedo(self.texture, points, feature, wanted, self.settings.warm_steps, self.generator)
 
