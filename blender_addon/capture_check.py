@@ -82,12 +82,12 @@ class CaptureCheck:
     def answers(self, capture: Path) -> bool:
         """True when the check, or its failure, is about this file as it is now on disk."""
         known = bool(self.findings or self.problem) and not self.running
-        return known and self.capture == str(capture) and self._stamp == _stamp(capture)
+        return known and self.capture == str(capture) and self._stamp == file_stamp(capture)
 
     def start(self, python: str, capture: Path, sheet: Path) -> None:
         """Check ``capture``; a contact sheet is written to ``sheet`` (a PNG)."""
         self.clear()
-        self.capture, self._stamp, self.sheet = str(capture), _stamp(capture), sheet
+        self.capture, self._stamp, self.sheet = str(capture), file_stamp(capture), sheet
         with contextlib.suppress(OSError):  # still open in a viewer, on Windows
             sheet.unlink()
         try:
@@ -113,7 +113,8 @@ class CaptureCheck:
         self.sheet = self._stamp = None
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def file_stamp(path: Path) -> tuple[int, int] | None:
+    """Time and length of a file, by which another one is noticed; None without one."""
     try:
         found = path.stat()
     except OSError:

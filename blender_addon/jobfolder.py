@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -62,6 +63,28 @@ def write_request(job: Path, request: Mapping[str, Any]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_face(job: Path, exemplar: str, places: Mapping[str, Any]) -> Path:
+    """Write an exemplar's clicked places where the backend reads them.
+
+    The name holds a digest of the places: a job that waits keeps those it was started with.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    text = json.dumps(dict(places), indent=1)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    folder = job / protocol.FACES_FOLDER
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{safe_name(Path(exemplar).stem)}-{digest}.json"
+    temporary = path.with_suffix(".part")
+    try:
+        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
 
 
 def read_request(job: Path) -> dict[str, Any] | None:

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import bpy
 
-from . import estimates, pictures, problems, properties, session
+from . import estimates, exemplar_panel, faces, pictures, problems, properties, session
 from .capture_check import Finding
+from .face_check import NO_FACE
 from .job import Job, JobState
 from .requests import exemplars, missing_input
 from .scene import importer, material
@@ -54,7 +57,10 @@ class TOONIFY3D_PT_main(_Panel, bpy.types.Panel):  # noqa: N801 - Blender's nami
         row.prop(settings, "capture")
         row.operator("toonify3d.check_capture", text="", icon="VIEWZOOM")
         _draw_check(layout, settings)
-        _draw_exemplars(layout, settings)
+        row = _column(layout).row(align=True)
+        row.prop(settings, "exemplar")
+        row.operator("toonify3d.add_exemplars", text="", icon="ADD")
+        exemplar_panel.draw_exemplars(layout, settings)
         column = _column(layout)
         column.prop(settings, "preset")
         _draw_estimate(layout, settings)
@@ -115,31 +121,6 @@ def _draw_faults(box: bpy.types.UILayout, faults: list[Finding], verdict: str) -
         row.operator("toonify3d.stylize", text="Start Anyway", icon="PLAY").anyway = True
     if grave:
         draw_text(box, "Film again, or choose another capture above", icon="FILE_MOVIE")
-
-
-def _draw_exemplars(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
-    """The exemplar's field, and a picture of every exemplar."""
-    row = _column(layout).row(align=True)
-    row.prop(settings, "exemplar")
-    row.operator("toonify3d.add_exemplars", text="", icon="ADD")
-    main = properties.absolute(settings.exemplar)
-    if main is None:
-        return
-    more = [properties.absolute(item.path) for item in settings.more_exemplars]
-    if not more:
-        icon = pictures.icon(main)
-        if icon:
-            layout.template_icon(icon_value=icon, scale=5.0)
-        return
-    grid = layout.grid_flow(row_major=True, columns=3, even_columns=True, align=True)
-    for index, path in enumerate([main, *more]):
-        cell = grid.column(align=True)
-        cell.template_icon(icon_value=pictures.icon(path), scale=3.5)
-        row = cell.row(align=True)
-        row.label(text=path.stem if path else "?")
-        if index:
-            button = row.operator("toonify3d.remove_exemplar", text="", icon="X", emboss=False)
-            button.index = index - 1
 
 
 def _draw_estimate(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
@@ -209,7 +190,7 @@ class TOONIFY3D_PT_job(_Panel, bpy.types.Panel):  # noqa: N801
         if not job.state.finished:  # beside the state: under the preview a low screen hides it
             row.operator("toonify3d.cancel", icon="CANCEL")
         _draw_progress(layout, job)
-        _draw_problem(layout, job)
+        _draw_problem(layout, context.scene.toonify3d, job)
         _draw_actions(layout, context, job)
         _draw_preview(layout, job)
 
@@ -268,17 +249,35 @@ def _draw_preview(layout: bpy.types.UILayout, job: Job) -> None:
         layout.template_icon(icon_value=icon, scale=9.0)
 
 
-def _draw_problem(layout: bpy.types.UILayout, job: Job) -> None:
+def _draw_problem(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup, job: Job) -> None:
     if job.state is not JobState.FAILED or job.problem is None:
         return
+    exemplar = str((job.request or {}).get("exemplar") or "")
     box = layout.box()
     box.alert = True
+    if job.problem.code == NO_FACE and exemplar:
+        _draw_faceless(box, settings, exemplar)
+        return
     draw_text(box, job.problem.message, icon="ERROR")
     hint = problems.advice(job.problem.code)
     if hint.text:
         draw_text(box, hint.text)
     if hint.operator:
         box.operator(hint.operator, icon="TOOL_SETTINGS")
+    if job.problem.code == "exemplar_landmarks" and exemplar:
+        box.operator("toonify3d.mark_face", icon="PIVOT_CURSOR").exemplar = exemplar
+
+
+def _draw_faceless(
+    box: bpy.types.UILayout, settings: bpy.types.PropertyGroup, exemplar: str
+) -> None:
+    """The backend found no face: its sentence is for the command line, this one for Blender."""
+    draw_text(box, f"No face was found in {Path(exemplar).name}", icon="ERROR")
+    if faces.settled(settings, exemplar):
+        box.alert = False
+        draw_text(box, "That is mended now: Resume starts it again", icon="CHECKMARK")
+        return
+    exemplar_panel.draw_face_fixes(box, exemplar)
 
 
 def _draw_actions(layout: bpy.types.UILayout, context: bpy.types.Context, job: Job) -> None:

@@ -28,7 +28,7 @@ _ADVICE = {
     "killed": Advice("If memory ran out, close other programs or choose a smaller preset"),
     "out_of_memory": Advice("Choose a smaller preset, or set the viewport to Solid"),
     "no_face": Advice("Film again, starting in front of the face"),
-    "exemplar_no_face": Advice("Choose another exemplar"),
+    "exemplar_landmarks": Advice("Mark the face again, nearer to where it is drawn"),
     "job_gone": Advice("Start it again; keep the job's folder while it runs"),
     "defect": Advice("This is a defect: please send the report", "toonify3d.copy_report"),
 }

@@ -57,6 +57,41 @@ class ToonifyExemplar(bpy.types.PropertyGroup):
     )
 
 
+def _place(label: str) -> Any:
+    """Where a place is; negative when it is not marked."""
+    return bpy.props.FloatVectorProperty(
+        name=label, description="Pixels from the top left corner", size=2, default=(-1.0, -1.0)
+    )
+
+
+class ToonifyFace(bpy.types.PropertyGroup):
+    """What the artist has said about the face in one exemplar; kept when others are chosen."""
+
+    path: bpy.props.StringProperty(
+        name="Exemplar",
+        description="The picture this is about",
+        subtype="FILE_PATH",
+        options=compat.path_options(),
+    )
+    colors_only: bpy.props.BoolProperty(
+        name="Colors and Strokes Only",
+        description="Take only colors and strokes from this exemplar; the person keeps the shape",
+        default=False,
+    )
+    size: bpy.props.IntVectorProperty(
+        name="Size", description="Width and height of the marked picture", size=2
+    )
+    file_bytes: bpy.props.StringProperty(
+        name="Length", description="Length of the marked file, to notice another one"
+    )
+    right_eye: _place("Eye on the left of the picture")
+    left_eye: _place("Eye on the right of the picture")
+    nose: _place("Tip of the Nose")
+    mouth_right: _place("Corner of the mouth on the left of the picture")
+    mouth_left: _place("Corner of the mouth on the right of the picture")
+    chin: _place("Tip of the Chin")
+
+
 class ToonifySettings(bpy.types.PropertyGroup):
     """Inputs of the next job."""
 
@@ -73,6 +108,7 @@ class ToonifySettings(bpy.types.PropertyGroup):
         options=compat.path_options(),
     )
     more_exemplars: bpy.props.CollectionProperty(type=ToonifyExemplar)
+    faces: bpy.props.CollectionProperty(type=ToonifyFace)
     preset: bpy.props.EnumProperty(
         name="Preset",
         description="How much time and memory to spend",
@@ -95,9 +131,9 @@ class ToonifySettings(bpy.types.PropertyGroup):
     jaw: _feature("jaw")
     head: _feature("head")
     check_capture: bpy.props.BoolProperty(
-        name="Check the Capture First",
-        description="Look at the film for some seconds and say what is wrong with it before "
-        "anything long starts",
+        name="Check the Inputs First",
+        description="Look at film and exemplars for some seconds and say what is wrong with them "
+        "before anything long starts",
         default=True,
     )
     live_mesh: bpy.props.BoolProperty(
@@ -214,4 +250,4 @@ def unregister_properties() -> None:
     del bpy.types.Scene.toonify3d
 
 
-CLASSES = (ToonifyExemplar, ToonifySettings, ToonifyTurntable)
+CLASSES = (ToonifyExemplar, ToonifyFace, ToonifySettings, ToonifyTurntable)

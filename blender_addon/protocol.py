@@ -46,6 +46,10 @@ LOG_FILE = "log.txt"
 CANCEL_FILE = "cancel"
 """In the job folder: its presence asks the worker to stop (works without a socket)."""
 
+FACES_FOLDER = "faces"
+"""In the job folder: where Blender puts the clicked eyes, noses and mouths of drawn exemplars
+(``exemplar_landmarks`` of the request)."""
+
 ALIVE_FILE = "alive"
 """In the job folder: touched by the worker every :data:`ALIVE_PERIOD_S` while it lives."""
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import bpy
 
-from . import estimates, preferences, properties
+from . import estimates, faces, preferences, properties
 
 
 def missing_input(context: bpy.types.Context, *, capture: bool = True) -> str:
@@ -32,6 +32,7 @@ def build_request(
 
     Raises:
         FileNotFoundError: An input does not exist; the message is one sentence.
+        ChangedPictureError: An exemplar is another picture than the one whose face was marked.
     """
     settings = context.scene.toonify3d
     request: dict[str, Any] = {"command": command, "device": "auto"}
@@ -44,6 +45,7 @@ def build_request(
         changed = changed_features(settings)
         if changed:
             request["overrides"] = changed
+        faces.apply(request, settings, exemplar or settings.exemplar)
     if command == "refine":
         request["longer"] = round(settings.longer, 2)
     return request

@@ -15,10 +15,11 @@ from typing import Any
 
 import bpy
 
-from . import estimates, pictures, preferences
+from . import estimates, face_editor, faces, pictures, preferences, properties, requests
 from .bake import Bake
 from .capture_check import CaptureCheck
 from .doctor import BackendCheck
+from .face_check import FaceCheck
 from .job import Job, JobQueue, JobState
 from .setup_backend import BackendSetup
 
@@ -31,6 +32,7 @@ queue = JobQueue()
 check = BackendCheck()
 setup = BackendSetup()
 capture_check = CaptureCheck()
+face_check = FaceCheck()
 bake = Bake()
 
 _start_after_check = ""
@@ -43,7 +45,7 @@ def tick() -> bool:
     changed = queue.poll()
     changed |= check.poll()
     changed |= _poll_setup()
-    changed |= _poll_capture_check()
+    changed |= _poll_input_checks()
     changed |= _poll_bake()
     for job in queue.jobs:
         if job.state is JobState.DONE and not job.imported and job.started_at:
@@ -65,7 +67,8 @@ def ensure_timer() -> None:
 
 def _on_timer() -> float | None:
     tick()
-    busy = queue.busy or any(item.running for item in (check, setup, capture_check, bake))
+    others = (check, setup, capture_check, face_check, bake)
+    busy = queue.busy or any(item.running for item in others)
     return PERIOD_S if busy else None
 
 
@@ -128,13 +131,37 @@ def _with_window(scene: bpy.types.Scene | None = None) -> Any:
 
 
 def start_check(scene: bpy.types.Scene, capture: Path, *, then_start: bool) -> None:
-    """Check a capture; when nothing is wrong with it, start the job that waits for it."""
+    """Check a capture and the exemplars; start the job that waits for it if nothing is wrong."""
     global _start_after_check
     _start_after_check = scene.name if then_start else ""
-    sheet = Path(bpy.app.tempdir) / "toonify3d-capture-check.png"
-    capture_check.start(preferences.python_path(), capture, sheet)
+    python = preferences.python_path()
+    if not (then_start and capture_check.answers(capture)):
+        sheet = Path(bpy.app.tempdir) / "toonify3d-capture-check.png"
+        capture_check.start(python, capture, sheet)
+    unknown = unchecked_exemplars(scene)
+    if unknown:
+        face_check.start(python, unknown)
     ensure_timer()
     redraw()
+
+
+def unchecked_exemplars(scene: bpy.types.Scene) -> list[Path]:
+    """Exemplars whose face nobody has looked for yet, and needs to be found."""
+    settings = scene.toonify3d
+    wanted = [item for item in requests.exemplars(settings) if not faces.settled(settings, item)]
+    paths = [properties.absolute(item) for item in wanted]
+    return [path for path in paths if path and path.is_file() and not face_check.knows(path)]
+
+
+def refused_exemplars(scene: bpy.types.Scene) -> list[str]:
+    """Exemplars that the backend is known to refuse as they are. Touches no disk."""
+    settings = scene.toonify3d
+    return [
+        item
+        for item in requests.exemplars(settings)
+        if not faces.settled(settings, item)
+        and face_check.answer(properties.absolute(item) or Path()).code
+    ]
 
 
 def stop_check() -> None:
@@ -142,23 +169,30 @@ def stop_check() -> None:
     global _start_after_check
     _start_after_check = ""
     capture_check.clear()
+    face_check.stop()
     redraw()
 
 
+def checking() -> bool:
+    """True while a check of the inputs runs."""
+    return capture_check.running or face_check.running
+
+
 def starting() -> bool:
-    """True while a job waits for the check of its capture."""
-    return bool(_start_after_check) and capture_check.running
+    """True while a job waits for the check of its inputs."""
+    return bool(_start_after_check) and checking()
 
 
-def _poll_capture_check() -> bool:
-    """Take the check's answer; a film without fault goes on by itself."""
+def _poll_input_checks() -> bool:
+    """Take the checks' answers; inputs without fault go on by themselves."""
     global _start_after_check
     changed = capture_check.poll()
+    changed |= face_check.poll()
     # A check that could not even be started has no end to be polled.
-    if capture_check.running or not _start_after_check:
+    if checking() or not _start_after_check:
         return changed
     scene, _start_after_check = bpy.data.scenes.get(_start_after_check), ""
-    if scene is None or capture_check.verdict in {"stop", "warning"}:
+    if scene is None or capture_check.verdict in {"stop", "warning"} or refused_exemplars(scene):
         return True
     try:
         with _with_window(scene):
@@ -262,6 +296,8 @@ def close() -> None:
     check.close()
     setup.cancel()
     stop_check()
+    face_check.close()
+    face_editor.close()
     bake.close()
     pictures.close()
     _live_seen, _measured = (), None

@@ -18,6 +18,7 @@ from typing import NoReturn, TypeAlias
 
 from . import __version__
 from .cli_bake import add_bake_command
+from .cli_face import add_face_command
 from .cli_portraits import add_portraits_command
 from .cli_report import add_report_commands
 from .cli_result import add_result_commands
@@ -103,6 +104,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add_result_commands(commands)
     add_report_commands(commands)
     add_portraits_command(commands)
+    add_face_command(commands)
     add_bake_command(commands)
     doctor = commands.add_parser(
         "doctor", help="what is installed, what is missing and how to get it"

@@ -24,7 +24,7 @@ class ToonifyOtCheckCapture(bpy.types.Operator):
         ready = bool(preferences.python_path() and context.scene.toonify3d.capture.strip())
         if not ready:
             cls.poll_message_set("Choose a capture; and set up 3DToonify in the preferences")
-        return ready and not session.capture_check.running
+        return ready and not session.checking()
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Start the check in a process of its own."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import bpy
 
-from .. import jobfolder, preferences, properties, report, session
+from .. import faces, jobfolder, preferences, properties, report, session
 from ..job import Job, JobState
 from ..requests import build_request, exemplars, missing_input
 
@@ -28,7 +28,12 @@ def _submit(
 
 
 def _submit_all(context: bpy.types.Context, folder: Path, requests: list[dict[str, Any]]) -> None:
-    """The first request, and the others once it has made what they share."""
+    """The first request, and the others once it has made what they share.
+
+    Raises:
+        OSError: The clicked places of an exemplar cannot be written.
+    """
+    requests = [faces.hand_over(folder, request) for request in requests]
     first = _submit(context, folder, requests[0])
     for request in requests[1:]:
         _submit(context, folder, request, after=first)
@@ -87,21 +92,37 @@ class ToonifyOtStylize(bpy.types.Operator):
             if settings.check_capture and not self.anyway and not self._checked(context, capture):
                 return {"FINISHED"}
             output = properties.absolute(settings.output) or preferences.default_output()
+            if self._refused(context):
+                return {"FINISHED"}
             folder = jobfolder.create_job_folder(output, capture)
-        except FileNotFoundError as error:
+            _submit_all(context, folder, requests)
+        except (FileNotFoundError, faces.ChangedPictureError) as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         except OSError as error:
             reason = error.strerror or error
             self.report({"ERROR"}, f"The output folder cannot be written: {reason}")
             return {"CANCELLED"}
-        _submit_all(context, folder, requests)
         return {"FINISHED"}
 
+    def _refused(self, context: bpy.types.Context) -> bool:
+        """True, and said, when the backend is known to refuse an exemplar as it is."""
+        check = session.face_check
+        refused = [
+            item
+            for item in session.refused_exemplars(context.scene)
+            if check.knows(properties.absolute(item) or Path())
+        ]
+        if refused:
+            name = Path(refused[0]).name
+            self.report({"WARNING"}, f"{name} cannot be used as it is: see below its picture")
+            session.redraw()
+        return bool(refused)
+
     def _checked(self, context: bpy.types.Context, capture: Path) -> bool:
-        """True when the capture is known to be good; else its check is started or shown."""
+        """True when the inputs are known to be good; else their check is started or shown."""
         check = session.capture_check
-        if not check.answers(capture):
+        if not check.answers(capture) or session.unchecked_exemplars(context.scene):
             session.start_check(context.scene, capture, then_start=True)
             return False
         if check.verdict in {"stop", "warning"}:
@@ -135,7 +156,11 @@ class _JobFolderOperator:
         if _working(folder):
             self.report({"ERROR"}, "Another process is working on this job")
             return {"CANCELLED"}
-        _submit_all(context, folder, list(requests))
+        try:
+            _submit_all(context, folder, list(requests))
+        except OSError as error:
+            self.report({"ERROR"}, f"The job folder cannot be written: {error.strerror or error}")
+            return {"CANCELLED"}
         return {"FINISHED"}
 
 
@@ -149,12 +174,32 @@ class ToonifyOtResume(_JobFolderOperator, bpy.types.Operator):
         """Start the worker on the same folder; one that never got going starts anew."""
         folder = _current_folder(context)
         request = build_request(context, "resume")
-        if folder is not None and not _has_job(folder):
-            request = jobfolder.read_request(folder) or request
-            if request["command"] == "stylize":
-                _submit(context, folder, request)
-                return {"FINISHED"}
+        earlier = _asked_before(folder)
+        try:
+            if earlier is not None:
+                faces.refresh(earlier, context.scene.toonify3d)
+                request = earlier
+                if folder is not None and request["command"] == "stylize":
+                    _submit_all(context, folder, [request])
+                    return {"FINISHED"}
+        except (OSError, faces.ChangedPictureError) as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
         return self._start(context, request)
+
+
+def _asked_before(folder: Path | None) -> dict[str, Any] | None:
+    """What to ask again, as the backend has not recorded it: it refused the exemplar, or died."""
+    if folder is None:
+        return None
+    job = session.queue.current
+    code = job.problem.code if job is not None and job.problem is not None else ""
+    begun = _has_job(folder)
+    if begun and not code.startswith("exemplar_"):
+        return None
+    request = (job.request if job is not None else None) or jobfolder.read_request(folder)
+    wanted = {"stylize", "restyle"} if begun else {"stylize"}
+    return dict(request) if request and request.get("command") in wanted else None
 
 
 class ToonifyOtRestyle(_JobFolderOperator, bpy.types.Operator):
@@ -171,7 +216,7 @@ class ToonifyOtRestyle(_JobFolderOperator, bpy.types.Operator):
             return {"CANCELLED"}
         try:
             requests = [build_request(context, "restyle", path) for path in chosen]
-        except FileNotFoundError as error:
+        except (FileNotFoundError, faces.ChangedPictureError) as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         return self._start(context, *requests)

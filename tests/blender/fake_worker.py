@@ -35,6 +35,19 @@ def check(capture, sheet):
     sys.exit(2 if stops else 0)
 
 
+def face(pictures):
+    """Whether the face of each picture is found: not in those called "faceless"."""
+    if any("unchecked" in name for name in pictures):
+        sys.exit("ImportError: no module named mediapipe")
+    answers = [
+        {"exemplar": name, "found": "faceless" not in Path(name).stem, "code": "exemplar_no_face",
+         "message": "No face was found (--exemplar-landmarks FILE.json)."}
+        for name in pictures
+    ]  # fmt: skip
+    sys.stdout.write("a line of some library\n" + json.dumps({"exemplars": answers}, indent=1))
+    sys.exit(0 if all(item["found"] for item in answers) else 2)
+
+
 def bake(arguments):
     """Textures for the mesh, as ``toonify3d bake`` writes them; a mesh without faces is refused."""
     mesh, output = (Path(arguments[arguments.index(n) + 1]) for n in ("--mesh", "--output"))
@@ -68,6 +81,9 @@ def write_image(path, size, color_at):
 if sys.argv[3:4] == ["check"]:
     assert sys.argv[5:7] == ["--json", "--sheet"], sys.argv
     check(Path(sys.argv[4]), Path(sys.argv[7]))
+if sys.argv[3:4] == ["face"]:
+    assert sys.argv[4] == "--json", sys.argv
+    face(sys.argv[5:])
 if sys.argv[3:4] == ["bake"]:
     bake(sys.argv[4:])
 assert sys.argv[1:5] == ["-m", "toonify3d", "worker", "--job"], sys.argv
@@ -124,6 +140,11 @@ def report(state="running", step=0, **fields):
     link.send_status(document)
 
 
+settled = "exemplar_landmarks" in request or "stylize.look=colour" in request.get("overrides", ())
+if "faceless" in Path(request.get("exemplar", "")).stem and not settled:
+    report("failed", 0, problem={"code": "exemplar_no_face", "message": "Use --set, says the CLI."})
+    link.close()
+    sys.exit(2)
 for step in range(100 if manner not in ("slow", "deaf", "detached") else 3000):
     report(step=min(step, 99))
     if step == 25:  # long after the early cancel of the tests, before the late one

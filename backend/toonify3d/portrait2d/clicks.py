@@ -88,7 +88,26 @@ def _from_clicks(document: dict[str, Any], path: Path) -> FloatArray:
             "right and left are the drawn person's own.",
             "exemplar_landmarks",
         )
+    _check_below(dict(zip(names, clicked, strict=True)), eyes, path)
     return spread_clicks(names, clicked)
+
+
+def _check_below(places: dict[str, FloatArray], eyes: FloatArray, path: Path) -> None:
+    """Refuse places from which no face can be laid out: all on a line, mirrored, upside down."""
+    across = eyes / np.linalg.norm(eyes)
+    down = np.array([-across[1], across[0]])
+    middle = (places["left_eye"] + places["right_eye"]) / 2
+    mouth = (places["mouth_left"] + places["mouth_right"]) / 2
+    wide = float(across @ (places["mouth_left"] - places["mouth_right"]))
+    low = float(down @ (mouth - middle))
+    nose = float(down @ (places["nose"] - middle))
+    least = 0.05 * float(np.linalg.norm(eyes))
+    if wide < least or nose < least or low < nose + least:
+        raise InputError(
+            f"In the landmark file {path.name} the nose must lie below the eyes and the mouth "
+            "below the nose, its right corner (the drawn person's own) on the left.",
+            "exemplar_landmarks",
+        )
 
 
 def spread_clicks(names: list[str], clicked: FloatArray) -> FloatArray:
@@ -108,6 +127,12 @@ def spread_clicks(names: list[str], clicked: FloatArray) -> FloatArray:
     bend = RBFInterpolator(anchors, clicked - anchors, kernel="linear", degree=1)
     placed[:, :2] += bend(placed[:, :2])
     return np.asarray(placed)
+
+
+def places_of(points: FloatArray) -> dict[str, list[float]]:
+    """The places of a landmark file in landmarks ``(478, 2 or 3)``, ``[x, y]`` each."""
+    places = {name: points[list(at), :2].mean(0) for name, at in _INDICES.items()}
+    return {name: [round(float(value), 1) for value in place] for name, place in places.items()}
 
 
 def mean_face() -> FloatArray:

@@ -96,6 +96,16 @@ def load_exemplar(path: Path, landmarks_file: Path | None = None, look: str = "a
     return analyse(image, alpha, points)
 
 
+def find_exemplar_face(path: Path) -> FloatArray:
+    """Landmarks ``(478, 3)`` as the detector finds them, in the upright picture file's pixels.
+
+    Raises:
+        InputError: As :func:`load_exemplar`, which has the same answer.
+    """
+    image, _, scale = _working_picture(path)
+    return np.asarray(_find_face(image, path) / scale)
+
+
 def read_working_image(path: Path) -> ByteImage:
     """The exemplar's RGB picture alone (for its palette); errors as :func:`load_exemplar`."""
     return _working_picture(path)[0]
@@ -191,7 +201,9 @@ def analyse(image: ByteImage, alpha: ByteImage | None, points: FloatArray) -> Ex
     first = _layers(lab, smooth, points, width)
     skinness = smoothstep(np.linalg.norm(smooth - first.field, axis=2), 22.0, 12.0)
     person = person_mask(image, alpha, points)
-    points = refine_landmarks(points, first.feature, skinness * person, first.noise)
+    points = refine_landmarks(
+        points, first.feature, skinness * person, first.noise, first.painted
+    )
     layers = _layers(lab, smooth, points, width)
     hair = _hair_pixels(smooth, points, layers, person, width)
     cover = person.astype(np.float32)

@@ -24,7 +24,14 @@ from typing import Any
 from .. import __version__
 from ..errors import InputError
 from ..files import write_json
-from .protocol import ALIVE_FILE, CANCEL_FILE, LOG_FILE, REQUEST_FILE, STATUS_FILE
+from .protocol import (
+    ALIVE_FILE,
+    CANCEL_FILE,
+    FACES_FOLDER,
+    LOG_FILE,
+    REQUEST_FILE,
+    STATUS_FILE,
+)
 
 JOB_FORMAT = 1
 STEP_FILE = "step.json"
@@ -156,9 +163,10 @@ class JobFolder:
         }
         if (self.root / "job.json").exists():
             return self._reopen(wanted)
-        # Blender puts request.json and log.txt there before the worker starts, the link its
-        # heartbeat.
-        known = {REQUEST_FILE, LOG_FILE, STATUS_FILE, ALIVE_FILE, CANCEL_FILE, "job.lock"}
+        # Blender puts request.json, log.txt and clicked faces there before the worker starts, the
+        # link its heartbeat.
+        known = {REQUEST_FILE, LOG_FILE, FACES_FOLDER, STATUS_FILE, ALIVE_FILE, CANCEL_FILE}
+        known.add("job.lock")
         if self.root.exists() and not self.root.is_dir():
             raise InputError(f"'{self.root}' is a file; give a folder for the job.", "bad_folder")
         try:

@@ -45,7 +45,7 @@ def wait(until, seconds=60):
 
 def idle():
     """True when nothing runs."""
-    return not (session.queue.busy or session.capture_check.running or session.bake.running)
+    return not (session.queue.busy or session.checking() or session.bake.running)
 
 
 # -- the capture check: what stops, what warns, what goes on by itself --
@@ -57,13 +57,13 @@ for name in ("bad", "soft", "hint", "broken"):
     busy = texts(draw(panels.TOONIFY3D_PT_main))
     refused = not bpy.ops.toonify3d.stylize.poll()
     before = len(session.queue.jobs)
-    check_ms = wait(lambda: not session.capture_check.running)
+    check_ms = wait(lambda: not session.checking())
     session.tick()
     shown, operators = texts(draw(panels.TOONIFY3D_PT_main))
     started = len(session.queue.jobs) > before
     if name in ("bad", "soft"):
         bpy.ops.toonify3d.stylize()  # asked again: still not, and no second check
-        assert not session.capture_check.running and len(session.queue.jobs) == before
+        assert not session.checking() and len(session.queue.jobs) == before
     anyway = [item for item in draw(panels.TOONIFY3D_PT_main) if "Start Anyway" in str(item)]
     out[f"check_{name}"] = [started, bool(anyway), shown, busy[0], refused, check_ms]
     sheet = session.capture_check.sheet
@@ -72,7 +72,7 @@ for name in ("bad", "soft", "hint", "broken"):
 settings.capture = str(FOLDER / "soft film.mp4")
 bpy.ops.toonify3d.check_capture()  # the button: looks, starts nothing
 before = len(session.queue.jobs)
-wait(lambda: not session.capture_check.running)
+wait(lambda: not session.checking())
 session.tick()
 out["button_starts_nothing"] = len(session.queue.jobs) == before
 assert bpy.ops.toonify3d.stylize(anyway=True) == {"FINISHED"}
