@@ -28,6 +28,7 @@ from toonify3d.capture.turn import Step, Turn
 from toonify3d.cli import main
 
 DEMO = Path(__file__).resolve().parents[2] / "assets" / "demo" / "capture.mp4"
+STILL = Step(0.0, 0.0, 1.0, 0.0)
 
 
 def measured(**changes):
@@ -71,6 +72,7 @@ def test_a_good_capture_is_all_ok():
     [
         ({"choice": FrameChoice([0, 1], 250, 248, 0)}, "length", "stop"),
         ({"frames": 30, "choice": FrameChoice(list(range(30)), 30, 0, 0)}, "length", "warning"),
+        ({"steps": [Step(2.0, 3.0, 0.9, 0.0)] * 120 + [STILL] * 130}, "length", "hint"),
         ({"size": (320, 240)}, "resolution", "warning"),
         ({"size": (854, 480)}, "resolution", "hint"),
         ({"size": None}, "resolution", "hint"),
@@ -124,7 +126,7 @@ def test_a_plain_room_is_not_mistaken_for_a_camera_on_the_spot():
 
 
 def test_images_in_no_order_claim_no_turn():
-    steps = [Step(100.0, 0.0, 0.2, 0.0)] * 250
+    steps = [Step(100.0, 0.0, 0.03, 0.0)] * 250
     found, report = severities(is_video=False, steps=steps)
     assert found["coverage"] == "hint" and report.figures["missing_arcs"] == []
 
@@ -187,3 +189,15 @@ def test_what_cannot_be_a_capture_stops_with_a_sentence(tmp_path, capsys, flags)
     assert "text.mp4 is not a video" in out
     if flags:
         assert json.loads(out)["findings"][0]["severity"] == "stop"
+
+
+def test_frames_written_twice_are_no_pause():
+    found, _ = severities(steps=[Step(2.0, 3.0, 0.9, 0.0), STILL, STILL] * 83)
+    assert found["length"] == "ok"
+
+
+def test_a_dark_room_round_a_lit_thing_claims_no_turn():
+    # Neighbours show the same thing, but nothing of the room to tell the turn by.
+    steps = [Step(30.0, 0.0, 0.3, 0.0, room=False)] * 60
+    found, report = severities(is_video=False, steps=steps, turn=Turn(np.zeros(60), False, "face"))
+    assert found["coverage"] == "hint" and not report.stops

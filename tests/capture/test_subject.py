@@ -42,46 +42,84 @@ def seen(
     points, _ = view.project(np.concatenate([head + moved, room]))
     points += np.random.default_rng(noise).normal(0, 0.2, points.shape)
     person = np.arange(120) < 40
-    return subject._Features(points, descriptors, person, ~person, 640)
+    blank = np.zeros((640, 480), np.uint8)
+    return subject._Features(blank, points, descriptors, person, ~person)
 
 
-@pytest.mark.parametrize("shift", [(0, 0, 0), (0.01, 0, 0), (0, 0, 0.01)])
-def test_known_cameras_show_movement_in_every_direction_across(shift):
-    views = [camera(degrees) for degrees in (-8, 0, 8)]
-    parts = [seen(view, np.zeros(3), i) for i, view in enumerate(views)]
-    parts[1] = seen(views[1], np.array(shift, float), 1)
-    found = subject._middle_distance(parts[0], parts[1], parts[2], views)
+VIEWS = [camera(degrees) for degrees in (-8, 0, 8)]
+
+
+def between(moves: list[tuple[float, float, float]]) -> tuple[float, float]:
+    parts = [
+        seen(view, np.array(m, float), i)
+        for i, (view, m) in enumerate(zip(VIEWS, moves, strict=True))
+    ]
+    found = subject._triple_distance(parts[0], parts[1], parts[2], VIEWS)
     assert found is not None
-    person, room = found
+    return found
+
+
+@pytest.mark.parametrize("shift", [(0.01, 0, 0), (0, 0, 0.01)])
+def test_known_cameras_show_movement_in_every_direction_across(shift):
+    # A centimetre at a metre is 6 pixels of 640.
+    person, room = between([(0, 0, 0), shift, (0, 0, 0)])
+    assert person == pytest.approx(1000 * 6 / 640, rel=0.15)
     assert room < 0.8
-    if any(shift):
-        # A centimetre at a metre is 6 pixels of 640.
-        assert person == pytest.approx(1000 * 6 / 640, rel=0.15)
-    else:
-        assert person < 0.8
+
+
+def test_known_cameras_show_that_everything_is_at_rest():
+    # 0.2 pixels of noise are 0.3 thousandths a feature; what forty have in common is less.
+    assert between([(0, 0, 0)] * 3)[0] < 0.2
+
+
+def test_a_slow_drift_shows_across_the_lines_of_the_outer_pictures():
+    # Half a centimetre up and one to the side from first to last: the middle one lies between.
+    person, _ = between([(-0.005, 0, -0.0025), (0, 0, 0), (0.005, 0, 0.0025)])
+    assert person > 2.0
 
 
 def test_epipolar_lines_show_movement_across_them():
-    views = [camera(0), camera(8)]
-    still = subject._line_distance(*(seen(v, np.zeros(3), i) for i, v in enumerate(views)))
-    one, two = seen(views[0], np.zeros(3), 0), seen(views[1], np.zeros(3), 1, (0.1, 0.06, 0))
-    nod = subject._line_distance(one, two)
-    assert still is not None and nod is not None
-    assert still[0] < 0.5 and still[1] < 0.5
-    assert nod[0] > 4 * still[0]
+    def distance(turned: tuple[float, float, float]) -> tuple[float, float]:
+        one = seen(VIEWS[1], np.zeros(3), 0)
+        two = seen(VIEWS[2], np.zeros(3), 1, turned)
+        found = subject._line_distance(one.points, two.points, one.person, one.room, 640)
+        assert found is not None
+        return found
+
+    still = distance((0, 0, 0))
+    assert max(still) < 0.5
+    assert distance((0.1, 0.06, 0))[0] > 4 * still[0]
+
+
+def test_a_camera_at_rest_claims_nothing():
+    one, again = seen(VIEWS[1], np.zeros(3), 0), seen(VIEWS[1], np.zeros(3), 1)
+    assert subject._line_distance(one.points, again.points, one.person, one.room, 640) is None
 
 
 def test_too_few_features_claim_nothing():
-    views = [camera(degrees) for degrees in (-8, 0, 8)]
-    parts = [seen(view, np.zeros(3), i) for i, view in enumerate(views)]
-    few = [
-        subject._Features(p.points[38:], p.descriptors[38:], p.person[38:], p.room[38:], 640)
-        for p in parts
-    ]
-    assert subject._middle_distance(few[0], few[1], few[2], views) is None
-    assert subject._line_distance(few[0], few[1]) is None
+    few = []
+    for index, view in enumerate(VIEWS):
+        p = seen(view, np.zeros(3), index)
+        few.append(
+            subject._Features(p.gray, p.points[38:], p.descriptors[38:], p.person[38:], p.room[38:])
+        )
+    assert subject._triple_distance(few[0], few[1], few[2], VIEWS) is None
+    assert subject._pair_distance(few[0], few[1]) is None
     assert epipolar_motion([np.zeros((80, 60, 3), np.uint8)] * 6, [np.zeros((80, 60))] * 6) is None
     assert subject_finding(None, EPIPOLAR) == []
+
+
+def test_matches_are_placed_better_than_features_are():
+    noise = np.random.default_rng(0).uniform(0, 255, (120, 160)).astype(np.float32)
+    one = cv2.GaussianBlur(noise, (0, 0), 2.0)
+    two = cv2.warpAffine(one, np.array([[1, 0, 1.3], [0, 1, -0.6]]), (160, 120))
+    start = np.array([[40.5, 50.5], [80.5, 60.5], [110.5, 70.5]])
+    rough = start + np.array([2.0, 0.2])
+    wide = np.stack([one, two]) * 2 - 128
+    gray = np.clip(wide, 0, 255).astype(np.uint8)
+    better, stayed = subject._refined(gray[0], gray[1], start, rough)
+    assert stayed.all()
+    assert np.abs(better - start - (1.3, -0.6)).max() < 0.1
 
 
 def test_findings_need_more_than_the_room_and_more_than_the_limit():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -87,3 +88,38 @@ def test_exposure_is_told_from_motion():
     step = measure_step(gray(image), gray(image, 0.95))
     assert step.exposure == pytest.approx(2.2 * np.log2(0.95), abs=0.03)
     assert step.motion < 0.2
+
+
+def test_frames_written_twice_do_not_shorten_the_turn():
+    # 24 frames a second written as 60: three of five repeat the one before.
+    true = np.linspace(-0.4, 2 * np.pi + 0.3, 80)
+    still = np.ones(200, bool)
+    still[np.linspace(0, 199, 80).round().astype(int)] = False
+    index = np.cumsum(~still) - 1
+    slides = np.diff(240.0 * true[index], prepend=240.0 * true[0])
+    faces = [
+        (i, float(np.angle(np.exp(1j * true[k]))))
+        for i, k in enumerate(index)
+        if abs(np.angle(np.exp(1j * true[k]))) < 0.6
+    ]
+    turn = estimate_turn(slides, faces, 320, still)
+    assert np.degrees(turn.total) == pytest.approx(np.degrees(np.ptp(true)), abs=4)
+
+
+def test_pictures_far_apart_are_compared_by_their_features():
+    # 15 degrees from one to the next: optical flow loses the track there.
+    capture = made_up.make(24, width=240, height=320)
+    images = [gray(image) for image in capture.images[:6]]
+    steps = [measure_step(one, two) for one, two in itertools.pairwise(images)]
+    near = made_up.make(120, width=240, height=320)
+    fine = [gray(image) for image in near.images[:26]]
+    true = [measure_step(one, two).slide for one, two in itertools.pairwise(fine)]
+    assert sum(step.slide for step in steps) == pytest.approx(sum(true), rel=0.1)
+    assert all(step.room for step in steps)
+
+
+def test_a_plain_room_shows_no_slide():
+    picture = np.full((240, 320), 90, np.uint8)
+    picture[80:160, 120:200] = np.random.default_rng(0).integers(0, 255, (80, 80))
+    step = measure_step(picture, np.roll(picture, 3, axis=1))
+    assert not step.room and step.slide == 0

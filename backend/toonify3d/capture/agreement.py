@@ -62,7 +62,16 @@ def agreement_of_images(pairs: list[tuple[int, int, int, float]]) -> dict[int, f
 
 
 def sampson_distance(fundamental: FloatArray, one: FloatArray, two: FloatArray) -> FloatArray:
+    """Length of :func:`signed_sampson_distance`."""
+    return np.abs(signed_sampson_distance(fundamental, one, two))
+
+
+def signed_sampson_distance(
+    fundamental: FloatArray, one: FloatArray, two: FloatArray
+) -> FloatArray:
     """First-order distance of matches to epipolar geometry (Hartley and Zisserman, 11.4.3).
+
+    The sign tells the side of the line.
 
     Args:
         fundamental: ``(3, 3)`` with ``two^T F one = 0``.
@@ -75,7 +84,7 @@ def sampson_distance(fundamental: FloatArray, one: FloatArray, two: FloatArray) 
     lines_two, lines_one = one @ fundamental.T, two @ fundamental
     norm = np.hypot(lines_two[:, 0], lines_two[:, 1]) ** 2
     norm += np.hypot(lines_one[:, 0], lines_one[:, 1]) ** 2
-    return np.asarray(np.abs((two * lines_two).sum(1)) / np.sqrt(np.maximum(norm, 1e-30)))
+    return np.asarray((two * lines_two).sum(1) / np.sqrt(np.maximum(norm, 1e-30)))
 
 
 def essential_matrix(one: FloatArray, two: FloatArray) -> FloatArray:

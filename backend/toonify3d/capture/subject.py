@@ -5,7 +5,8 @@ A camera that walks round things at rest moves every point along its epipolar li
 * :func:`epipolar_motion`, before structure from motion: features on the person are held against
   the epipolar geometry of two neighbouring pictures. That geometry is found from all features (from
   the far room alone it is several pixels off where the person is), which the room outnumbers. It
-  only shows movement across the lines, which are level: nodding, not swaying.
+  only shows movement across the lines, which are level: nodding. A person who sways looks the same
+  in two pictures as one at rest seen by a camera that left its circle.
 * :func:`measured_motion`, with known cameras: features in three pictures are triangulated from the
   outer two and projected into the middle one; movement shows in any direction but towards it.
 """
@@ -21,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..scene import ByteImage, Camera, FloatArray
-from .agreement import essential_matrix, sampson_distance
+from .agreement import essential_matrix, sampson_distance, signed_sampson_distance
+from .matching import mutual_matches, sift_features
 
 LOOK_SIDE = 640
 """Long side in pixels at which features are sought."""
@@ -34,8 +36,11 @@ LOST = 2.0
 match at all."""
 STEP_ANGLE = np.radians(8.0)
 """Turn between the pictures of a triple: enough to triangulate, little enough to match."""
+FARTHEST = 20.0
+"""Thousandths of the long side from which a feature is no movement but a wrong match."""
+STAYED = 0.01
+"""Share of the long side that the picture must have moved: a camera at rest says nothing."""
 _BoolArray = npt.NDArray[np.bool_]
-_IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,15 @@ class SubjectMotion:
 
 @dataclass(frozen=True)
 class _Features:
+    gray: ByteImage
     points: FloatArray
     descriptors: npt.NDArray[np.float32]
     person: _BoolArray
     room: _BoolArray
-    long_side: int
+
+    @property
+    def long_side(self) -> int:
+        return max(self.gray.shape)
 
 
 def epipolar_motion(
@@ -75,7 +84,7 @@ def epipolar_motion(
         None when fewer than three pairs have features enough.
     """
     found = [_features(image, mask) for image, mask in zip(images, person, strict=True)]
-    answers = [_line_distance(one, two) for one, two in zip(found[::2], found[1::2], strict=False)]
+    answers = [_pair_distance(one, two) for one, two in zip(found[::2], found[1::2], strict=False)]
     return _summary([answer for answer in answers if answer is not None])
 
 
@@ -97,25 +106,46 @@ def measured_motion(
     for indices in _triples(cameras, triples):
         first, middle, last = (_features(images[i], masks[i] / 255.0) for i in indices)
         views = [cameras[i].resized(*_small_size(images[i])) for i in indices]
-        distance = _middle_distance(first, middle, last, views)
+        distance = _triple_distance(first, middle, last, views)
         if distance is not None:
             answers.append(distance)
     return _summary(answers)
 
 
-def _line_distance(one: _Features, two: _Features) -> tuple[float, float] | None:
-    """Medians on person and room of the distance to the epipolar lines, in thousandths."""
-    links = _matches(one, two)
+def _pair_distance(one: _Features, two: _Features) -> tuple[float, float] | None:
+    """:func:`_line_distance` of two pictures' matches, placed more exactly."""
+    links = mutual_matches(one.descriptors, two.descriptors)
+    start, stop = one.points[links[:, 0]], two.points[links[:, 1]]
+    if len(links) < LEAST_PERSON + LEAST_ROOM:
+        return None
+    better, kept = _refined(one.gray, two.gray, start, stop)
+    links = links[kept]
     person = one.person[links[:, 0]] & two.person[links[:, 1]]
     room = one.room[links[:, 0]] & two.room[links[:, 1]]
+    return _line_distance(start[kept], better[kept], person, room, one.long_side)
+
+
+def _line_distance(
+    start: FloatArray, stop: FloatArray, person: _BoolArray, room: _BoolArray, long_side: int
+) -> tuple[float, float] | None:
+    """Medians on person and room of the distance to the epipolar lines, in thousandths.
+
+    Args:
+        start: ``(N, 2)`` points of the first picture.
+        stop: ``(N, 2)`` the same points in the second.
+        person: ``(N,)`` which lie on the person.
+        room: ``(N,)`` which lie in the room.
+        long_side: Of the pictures, in pixels.
+    """
     if person.sum() < LEAST_PERSON or room.sum() < LEAST_ROOM:
         return None
-    start, stop = one.points[links[:, 0]], two.points[links[:, 1]]
+    if float(np.median(np.linalg.norm(stop - start, axis=1))) < STAYED * long_side:
+        return None
     fundamental, _ = cv2.findFundamentalMat(start, stop, cv2.USAC_MAGSAC, 1.0, 0.999, 5000)
     if fundamental is None or fundamental.shape != (3, 3):
         return None
     apart = sampson_distance(fundamental, _homogeneous(start), _homogeneous(stop))
-    apart *= 1000.0 / one.long_side
+    apart *= 1000.0 / long_side
     if float(np.median(apart[room])) > LOST:
         return None
     return float(np.median(apart[person])), float(np.median(apart[room]))
@@ -142,11 +172,18 @@ def _triples(cameras: Sequence[Camera], count: int) -> list[tuple[int, int, int]
     return out
 
 
-def _middle_distance(
+def _triple_distance(
     first: _Features, middle: _Features, last: _Features, cameras: Sequence[Camera]
 ) -> tuple[float, float] | None:
-    """Medians on person and room of the distance in the middle picture, in thousandths."""
-    left, right = _matches(middle, first), _matches(middle, last)
+    """How far the person went between three pictures, and what the room says, in thousandths.
+
+    Single features are off by half a pixel and more, a person's all go the same way: that is why
+    the person's is a length of median offsets (measured against the room's), which is a third of
+    the median length when nothing moves and hardly less when something does. The room's is the
+    median length.
+    """
+    left = mutual_matches(middle.descriptors, first.descriptors)
+    right = mutual_matches(middle.descriptors, last.descriptors)
     to_first = dict(zip(left[:, 0].tolist(), left[:, 1].tolist(), strict=True))
     to_last = dict(zip(right[:, 0].tolist(), right[:, 1].tolist(), strict=True))
     shared = np.array(sorted(to_first.keys() & to_last.keys()), np.int64)
@@ -154,24 +191,27 @@ def _middle_distance(
         return None
     a = first.points[[to_first[i] for i in shared]]
     b, c = middle.points[shared], last.points[[to_last[i] for i in shared]]
+    scale = 1000.0 / middle.long_side
     # Wrong matches are far off the lines, movement of a person is not.
-    near = _epipolar(cameras[0], cameras[2], a, c) < 0.02 * middle.long_side
+    across = scale * _epipolar(cameras[0], cameras[2], a, c)
+    near = np.abs(across) < FARTHEST
     projections = [camera.K @ camera.w2c[:3] for camera in cameras]
     points = cv2.triangulatePoints(projections[0], projections[2], a.T, c.T)
     seen, depth = cameras[1].project((points[:3] / points[3]).T)
-    near &= depth > 0
-    apart = 1000.0 / middle.long_side * np.linalg.norm(seen - b, axis=1)
-    near &= apart < 20.0
+    offsets = np.column_stack([scale * (seen - b), across])
+    lengths = np.linalg.norm(offsets[:, :2], axis=1)
+    near &= (depth > 0) & (lengths < FARTHEST)
     person, room = near & middle.person[shared], near & middle.room[shared]
     if person.sum() < LEAST_PERSON or room.sum() < LEAST_ROOM:
         return None
-    return float(np.median(apart[person])), float(np.median(apart[room]))
+    went = np.median(offsets[person], axis=0) - np.median(offsets[room], axis=0)
+    return float(np.linalg.norm(went)), float(np.median(lengths[room]))
 
 
 def _epipolar(one: Camera, two: Camera, start: FloatArray, stop: FloatArray) -> FloatArray:
     inverse = np.linalg.inv(one.K)
     fundamental = np.linalg.inv(two.K).T @ essential_matrix(one.w2c, two.w2c) @ inverse
-    return sampson_distance(fundamental, _homogeneous(start), _homogeneous(stop))
+    return signed_sampson_distance(fundamental, _homogeneous(start), _homogeneous(stop))
 
 
 def _small_size(image: ByteImage) -> tuple[int, int]:
@@ -182,39 +222,28 @@ def _small_size(image: ByteImage) -> tuple[int, int]:
 def _features(image: ByteImage, person: npt.NDArray[np.floating[Any]]) -> _Features:
     width, height = _small_size(image)
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    gray = cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA)
+    gray = np.asarray(cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
     sure = cv2.resize(np.asarray(person, np.float32), (width, height)) > 0.5
     kernel = np.ones((2 * round(MARGIN * max(width, height)) + 1,) * 2, np.uint8)
     inside = cv2.erode(sure.astype(np.uint8), kernel) > 0
     outside = cv2.dilate(sure.astype(np.uint8), kernel) == 0
-    sift = cv2.SIFT_create(nfeatures=2500, contrastThreshold=0.015)  # type: ignore[attr-defined]
-    keys, descriptors = sift.detectAndCompute(gray, None)
-    # OpenCV counts from pixel centres, image points from the corner (see Camera).
-    points = np.array([key.pt for key in keys], np.float64).reshape(-1, 2) + 0.5
-    if descriptors is None:
-        descriptors = np.zeros((0, 128), np.float32)
+    points, descriptors = sift_features(gray, 2500)
     column, row = points.astype(int).T
-    return _Features(
-        points, descriptors, inside[row, column], outside[row, column], max(width, height)
-    )
+    return _Features(gray, points, descriptors, inside[row, column], outside[row, column])
 
 
-def _matches(one: _Features, two: _Features) -> _IntArray:
-    """Mutual nearest neighbours that pass Lowe's ratio test, ``(N, 2)``."""
-    if min(len(one.points), len(two.points)) < 2:
-        return np.zeros((0, 2), np.int64)
-    # Squared distances of descriptors, by one matrix product.
-    product = one.descriptors @ two.descriptors.T
-    apart = (one.descriptors**2).sum(1)[:, None] + (two.descriptors**2).sum(1)[None] - 2.0 * product
-    best = apart.argmin(1)
-    rows = np.arange(len(apart))
-    nearest = apart[rows, best]
-    apart[rows, best] = np.inf
-    second = apart.min(1)
-    apart[rows, best] = nearest
-    mutual = apart.argmin(0)[best] == rows
-    good = mutual & (nearest < 0.8**2 * second)
-    return np.asarray(np.stack([rows[good], best[good]], axis=1), np.int64)
+def _refined(
+    one: ByteImage, two: ByteImage, start: FloatArray, stop: FloatArray
+) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """Matches placed more exactly by Lucas-Kanade, and which of them stayed where they were."""
+    found, state, _ = cv2.calcOpticalFlowPyrLK(
+        one, two, (start - 0.5).astype(np.float32), (stop - 0.5).astype(np.float32),
+        winSize=(15, 15), maxLevel=0, flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
+        criteria=(cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 0.01),
+    )  # fmt: skip
+    better = found.astype(np.float64) + 0.5
+    stayed = (state.reshape(-1) == 1) & (np.linalg.norm(better - stop, axis=1) < 2.0)
+    return better, stayed
 
 
 def _homogeneous(points: FloatArray) -> FloatArray:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ..scene import ByteImage, FloatArray
+from .matching import mutual_matches, sift_features
 
 PRIOR_DEGREES_PER_WIDTH = 75.0
 """Turn while the room slides by one long picture side, without a face to calibrate with: phone
@@ -28,6 +29,10 @@ MAX_DRIFT = np.radians(20.0)
 """Faces farther than this from their place on the path are mistakes."""
 
 
+LOST_TRACK = 0.35
+"""With a smaller share of corners found again, features are matched instead."""
+
+
 @dataclass(frozen=True)
 class Step:
     """What changed from one looked-at frame to the next.
@@ -37,14 +42,17 @@ class Step:
         slide: Median sideways flow in pixels outside the middle of the picture, positive when the
             room moves to the right, that is when the camera walks to its own right round the
             person and turns left.
-        tracked: Share of the corners that were found again, 0 to 1.
+        tracked: Share of the corners that were found again, 0 to 1; of the features, where the
+            corners were lost.
         exposure: Change of brightness of the same places, in stops (of display values, gamma 2.2).
+        room: Whether enough was seen outside the middle to measure the slide.
     """
 
     motion: float
     slide: float
     tracked: float
     exposure: float
+    room: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,10 +95,43 @@ class Gap:
 
 
 def measure_step(before: ByteImage, after: ByteImage) -> Step:
-    """Compare two gray pictures ``(H, W)`` uint8 of one size that follow each other."""
+    """Compare two gray pictures ``(H, W)`` uint8 of one size that follow each other.
+
+    By optical flow; where it loses the track (pictures taken ten degrees apart) by features.
+    """
+    start, stop, corners = _flow(before, after)
+    if corners < 8:
+        return Step(0.0, 0.0, 0.0, 0.0, False)
+    height, width = before.shape
+    tracked = len(start) / corners
+    if tracked < LOST_TRACK:
+        one, two = sift_features(before, 800), sift_features(after, 800)
+        links = mutual_matches(one[1], two[1])
+        if len(links) >= 16:  # fewer are chance
+            start, stop = one[0][links[:, 0]], two[0][links[:, 1]]
+            tracked = max(tracked, len(links) / max(1, len(one[0])))
+    if len(start) < 8:
+        return Step(float(width), 0.0, tracked, 0.0, False)
+    flow = stop - start
+    outer = _outside_middle(start, width, height)
+    room = bool(outer.sum() >= 6)
+    return Step(
+        motion=float(np.median(np.linalg.norm(flow, axis=1))),
+        slide=float(np.median(flow[outer, 0])) if room else 0.0,
+        tracked=tracked,
+        exposure=_exposure(before, after, start, stop),
+        room=room,
+    )
+
+
+def _flow(before: ByteImage, after: ByteImage) -> tuple[FloatArray, FloatArray, int]:
+    """Points ``(N, 2)`` of the first picture, where they went, and how many were sought.
+
+    Only points that the flow back brings home are given.
+    """
     corners = _corners(before)
     if len(corners) < 8:
-        return Step(0.0, 0.0, 0.0, 0.0)
+        return np.zeros((0, 2)), np.zeros((0, 2)), len(corners)
     found, state, _ = cv2.calcOpticalFlowPyrLK(
         before, after, corners, np.empty_like(corners), winSize=(15, 15), maxLevel=3
     )
@@ -101,35 +142,38 @@ def measure_step(before: ByteImage, after: ByteImage) -> Step:
     )  # fmt: skip
     close = np.abs(finished - found).max(axis=2) < 3
     found = np.where((close & (sure == 1))[..., None], finished, found)
+    home, returned, _ = cv2.calcOpticalFlowPyrLK(
+        after, before, found, np.empty_like(found), winSize=(15, 15), maxLevel=3
+    )
     start, stop = corners.reshape(-1, 2), found.reshape(-1, 2)
     height, width = before.shape
-    inside = (stop >= 0).all(1) & (stop[:, 0] < width) & (stop[:, 1] < height)
-    good = (state.reshape(-1) == 1) & inside
-    if good.sum() < 8:
-        return Step(float(width), 0.0, float(good.mean()), 0.0)
-    flow = (stop - start)[good]
-    outer = _outside_middle(start[good], width, height)
-    slide = float(np.median(flow[outer, 0])) if outer.sum() >= 6 else 0.0
-    return Step(
-        motion=float(np.median(np.linalg.norm(flow, axis=1))),
-        slide=slide,
-        tracked=float(good.mean()),
-        exposure=_exposure(before, after, start[good], stop[good]),
-    )
+    good = (state.reshape(-1) == 1) & (returned.reshape(-1) == 1)
+    good &= (stop >= 0).all(1) & (stop[:, 0] < width) & (stop[:, 1] < height)
+    good &= np.linalg.norm(home.reshape(-1, 2) - start, axis=1) < 2.0
+    return start[good].astype(np.float64), stop[good].astype(np.float64), len(corners)
 
 
-def estimate_turn(slides: FloatArray, faces: Sequence[tuple[int, float]], long_side: int) -> Turn:
+def estimate_turn(
+    slides: FloatArray,
+    faces: Sequence[tuple[int, float]],
+    long_side: int,
+    still: npt.NDArray[np.bool_] | None = None,
+) -> Turn:
     """Angles of all looked-at frames.
 
     Args:
         slides: ``(N,)`` :attr:`Step.slide` of every frame against the one before (first: 0).
         faces: ``(frame, yaw in radians)`` where a face was seen.
         long_side: Long side of the pictures in which the slide was measured.
+        still: ``(N,)`` frames that repeat the one before (a pause, or 24 frames written as 60).
     """
     # Walking to the camera's right brings it to the person's left (they face each other), hence
     # the same sign for the slide and the yaw.
     # Single steps get lost where a corner of the room is plain: their neighbours know better.
-    steady = ndimage.median_filter(slides, 7, mode="nearest") if len(slides) >= 12 else slides
+    moving = np.ones(len(slides), bool) if still is None else ~still
+    steady = np.where(moving, slides, 0.0)
+    if moving.sum() >= 12:
+        steady[moving] = ndimage.median_filter(slides[moving], 7, mode="nearest")
     path = np.cumsum(steady)
     scale = np.radians(PRIOR_DEGREES_PER_WIDTH) / long_side
     used = [(path[i], yaw) for i, yaw in faces if abs(yaw) < MAX_FACE_YAW]
