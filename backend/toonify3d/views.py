@@ -66,7 +66,8 @@ def field_view(job: Path, item: FinishedStyle, person: bool, device: str) -> Fie
         sharpness = float(prior.inv_s)
         if person:
             mesh = load_mesh(folder.prior / "mesh.npz")
-            cut = ClippedField.of_scene(prior, scene, item.ball_radius)
+            lowest = float(mesh.vertices[:, 2].min())
+            cut = ClippedField.of_scene(prior, scene, item.ball_radius, lowest)
             return FieldView(cut, mesh, scene.normalization, sharpness)
         style = folder.style(item.name)
         geometry = load_geometry(prior, style / "geometry", device)

@@ -19,6 +19,8 @@ from ..scene import FloatArray
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 ROUNDS = 12
+# Sine below which a segment and a triangle count as parallel.
+PARALLEL = 1e-7
 
 
 @wp.kernel
@@ -29,6 +31,7 @@ def _cross(
     triangles: wp.array(dtype=int, ndim=2),
     edges: wp.array(dtype=int, ndim=2),
     sides: wp.array(dtype=int, ndim=2),
+    parallel: wp.float64,
     hit: wp.array(dtype=int),
 ) -> None:
     i = wp.tid()
@@ -46,7 +49,8 @@ def _cross(
             v = exact[c] - exact[a]
             h = wp.cross(d, v)
             det = wp.dot(u, h)
-            if det != wp.float64(0.0):
+            # Parallel up to rounding: where the segment meets the plane would be chance.
+            if wp.abs(det) > parallel * wp.length(d) * wp.length(u) * wp.length(v):
                 s = exact[p] - exact[a]
                 x = wp.dot(s, h) / det
                 k = wp.cross(s, u)
@@ -82,6 +86,7 @@ def crossing_faces(vertices: FloatArray, faces: IntArray) -> BoolArray:
         wp.array(triangles, dtype=int, device="cpu"),
         wp.array(edges.astype(np.int32), dtype=int, device="cpu"),
         wp.array(sides.astype(np.int32), dtype=int, device="cpu"),
+        wp.float64(PARALLEL),
         hit,
     ]
     wp.launch(_cross, dim=len(edges), inputs=inputs, device="cpu")

@@ -66,7 +66,12 @@ class ClippedField:
 
     @classmethod
     def of_scene(
-        cls, field: Field, scene: Scene, ball_radius: float, bottom: float | None = None
+        cls,
+        field: Field,
+        scene: Scene,
+        ball_radius: float,
+        bottom: float | None = None,
+        resolution: int = 0,
     ) -> ClippedField:
         """The field cut by the ball and by the scene's chest plane, or by a higher ``bottom``.
 
@@ -75,15 +80,33 @@ class ClippedField:
             scene: The capture.
             ball_radius: Of the closing ball, unit space.
             bottom: Height in world metres below which no frame shows anything, or None.
+            resolution: Cells of a level set to be extracted; the plane goes up by less than one to
+                the middle between two layers of its points, because marching cubes makes a plane
+                through a layer of points of slivers. 0 leaves it where it is.
         """
         norm: Normalization = scene.normalization
         height = scene.crop_z if bottom is None else max(scene.crop_z, bottom)
-        return cls(field, ball_radius, float((height - norm.center[2]) / norm.radius))
+        crop = float((height - norm.center[2]) / norm.radius)
+        if resolution and np.isfinite(crop):
+            half = -(-resolution // BLOCK) * BLOCK / 2.0
+            crop = float((np.ceil((crop + 1.0) * half - 0.5) + 0.5) / half - 1.0)
+        return cls(field, ball_radius, crop)
+
+    def height(self, normalization: Normalization) -> float | None:
+        """World height of the cutting plane; None without one."""
+        if not np.isfinite(self.crop_z):
+            return None
+        return float(self.crop_z * normalization.radius + normalization.center[2])
 
     def clip(self, points: FloatArray) -> FloatArray:
         """Distance ``(N,)`` to the cutting solid alone, positive outside it."""
         ball = np.linalg.norm(points, axis=1) - self.ball_radius
         return np.maximum(ball, self.crop_z - points[:, 2])
+
+    def inner(self, points: FloatArray) -> FloatArray:
+        """Distance ``(N,)`` to the field's own surface, as if nothing cut it."""
+        with torch.no_grad():
+            return self._query(self.field.sdf, points, None).reshape(-1).astype(np.float64)
 
     def sdf(
         self, points: FloatArray, tick: Callable[[float], None] | None = None

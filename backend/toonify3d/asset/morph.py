@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from ..raycast import MeshQuery
-from ..scene import FloatArray, Normalization, SurfaceMesh
+from ..scene import FloatArray, Normalization, Scene, SurfaceMesh
 from .levelset import ClippedField, Field
 
 IntArray = npt.NDArray[np.int64]
@@ -22,6 +22,10 @@ POSITIONS = 11
 # Unit space round the cut's plane in which vertices may belong to it (its edge is chamfered by a
 # cell of the level set), and how deep inside the field these lie at least.
 PLANE_REACH, SURFACE_SLACK = 0.02, 1e-3
+# Metres by which faces of the cut may be off its height.
+LEVEL = 1e-5
+# Metres round the cut in which the way to the person is looked at.
+NEAR_CUT = 0.015
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,16 @@ class Bottom:
             points = torch.as_tensor(vertices[inner], dtype=torch.float32)
             depth = field.field.sdf(points.to(field.field.device)).cpu().numpy().reshape(-1)
         inner[inner] = depth < -SURFACE_SLACK
-        height = field.crop_z * normalization.radius + normalization.center[2]
-        return cls(float(height), inner) if inner.any() else None
+        height = field.height(normalization)
+        return cls(height, inner) if height is not None and inner.any() else None
+
+    def faces(self, vertices: FloatArray, faces: IntArray) -> BoolArray:
+        """Faces ``(F,)`` of the cut: those with an inner vertex, or with all three at its height.
+
+        ``vertices (V, 3)`` in world metres, slider at the style.
+        """
+        level = np.abs(vertices[:, 2] - self.height) < LEVEL
+        return np.asarray(self.inner[faces].any(axis=1) | level[faces].all(axis=1))
 
 
 def on_the_person(
@@ -67,6 +79,32 @@ def on_the_person(
     with torch.no_grad():
         points = torch.as_tensor(vertices, dtype=torch.float32, device=avatar.device)
         return normalization.to_world(to_prior(points).cpu().numpy().astype(np.float64))
+
+
+def above_the_persons_cut(
+    avatar: Field, prior_mesh: SurfaceMesh, scene: Scene, bottom: float | None
+) -> float | None:
+    """The height of the style's cut at which the slider stays above the person's own cut.
+
+    Where the style's shape lies higher than the person's, the rim of a cut at the same height goes
+    below the person's surface, to where there is none.
+
+    Args:
+        avatar: Knows the way back, or there is nothing to do.
+        prior_mesh: The person, world metres.
+        scene: The capture, with the height of the person's cut.
+        bottom: Wanted height of the style's cut, world metres; None for the scene's.
+    """
+    height = scene.crop_z if bottom is None else max(bottom, scene.crop_z)
+    lowest = float(prior_mesh.vertices[:, 2].min())
+    near = prior_mesh.vertices[np.abs(prior_mesh.vertices[:, 2] - height) < NEAR_CUT]
+    if not np.isfinite(scene.crop_z) or not len(near):
+        return bottom
+    person = on_the_person(avatar, scene.normalization.to_unit(near), scene.normalization)
+    if person is None:
+        return bottom
+    deepest = float((person[:, 2] - near[:, 2]).min())
+    return max(height, min(lowest - deepest, height + NEAR_CUT))
 
 
 def morph_figures(
@@ -93,7 +131,7 @@ def morph_figures(
     diagonal = float(np.linalg.norm(np.ptp(prior.vertices, axis=0)))
     points = np.concatenate([person, person[faces].mean(axis=1)])
     if bottom is not None:
-        points = points[~np.concatenate([bottom.inner, bottom.inner[faces].any(axis=1)])]
+        points = points[~np.concatenate([bottom.inner, bottom.faces(style, faces)])]
     distance = MeshQuery(prior.vertices, prior.faces).closest(points).distance
     distance = 100.0 * distance / diagonal
     return {

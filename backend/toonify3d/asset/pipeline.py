@@ -18,7 +18,7 @@ from .bake import Bake, BakeOptions, DenseSurface, bake, to_bytes
 from .export import describe, write_glb, write_npz, write_obj, write_ply, write_texture
 from .levelset import ClippedField, Field
 from .mesh import vertex_normals
-from .morph import Bottom, morph_figures, on_the_person
+from .morph import Bottom, above_the_persons_cut, morph_figures, on_the_person
 from .preview import preview_sheet
 from .render import Renderable
 from .settings import AssetSettings
@@ -86,8 +86,8 @@ def build_asset(
     """
     clock = _Clock()
     cameras = watching_cameras(scene) if settings.calm_unseen else []
-    bottom = flat_bottom(prior_mesh, cameras)
-    field_ = ClippedField.of_scene(avatar, scene, settings.ball_radius, bottom)
+    bottom = above_the_persons_cut(avatar, prior_mesh, scene, flat_bottom(prior_mesh, cameras))
+    field_ = ClippedField.of_scene(avatar, scene, settings.ball_radius, bottom, settings.resolution)
     surface = extract_surface(field_, scene, settings, SubProgress(progress, 0.0, 0.3))
     clock.lap("mesh")
     atlas = unwrap(
@@ -125,7 +125,7 @@ def build_asset(
     progress.update(1.0, "asset ready")
     figures = _mesh_figures(surface, settings, scene)
     return AssetReport(
-        mesh=figures | {"photoreal": photoreal, "bottom_z": bottom},
+        mesh=figures | {"photoreal": photoreal, "bottom_z": field_.height(scene.normalization)},
         texture=_texture_figures(atlas, baked, settings) | textures.figures,
         files=describe(folder, [*names, "preview.png"]),
         seconds=clock.laps,

@@ -41,7 +41,10 @@ class AssetSettings:
     """Texel density of the face relative to the rest of the head (1 = the same everywhere)."""
 
     face_detail: float = 1.5
-    """How much more triangles the face gets than the rest when decimating (1 = no preference)."""
+    """How much shorter the triangles' edges are on face and ears than elsewhere (1 = the same)."""
+
+    even_triangles: bool = True
+    """Remesh to even triangles after decimating, finer where the surface bends more."""
 
     roughness: float = 0.9
     """Roughness of the exported material; stylized skin looks best matte."""

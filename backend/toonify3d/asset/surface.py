@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ from scipy.spatial import ConvexHull
 
 from ..progress import Progress, SubProgress
 from ..scene import FloatArray, Normalization, Scene, SurfaceMesh
+from .crease import cut_faces, onto_rim, settle, sharpen_rim
 from .intersect import untangle
 from .levelset import ClippedField, Field, extract_level_set
 from .mesh import (
@@ -21,11 +22,14 @@ from .mesh import (
     open_bottom,
     repair,
 )
+from .remesh import Surface, remesh
 from .settings import AssetSettings
 
 IntArray = npt.NDArray[np.int64]
 # MediaPipe's landmarks end at the hair line and the jaw; the chart reaches a little farther.
 FACE_MARGIN = 1.08
+# Length of the edges on the flat cut, relative to those of the head.
+CUT_LENGTH = 2.5
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,12 @@ def extract_mesh(
     Raises:
         TrainingError: The field has no surface.
     """
-    clipped = ClippedField.of_scene(field, scene, settings.ball_radius)
-    surface = extract_surface(clipped, scene, settings, SubProgress(progress, 0.0, 0.9))
+    clipped = ClippedField.of_scene(
+        field, scene, settings.ball_radius, resolution=settings.resolution
+    )
+    # It is measured against and coloured, not worked with: its triangles may be as they come.
+    plain = replace(settings, even_triangles=False)
+    surface = extract_surface(clipped, scene, plain, SubProgress(progress, 0.0, 0.9))
     colors = np.round(clipped.color(surface.vertices) * 255).astype(np.uint8)
     progress.update(1.0, "mesh ready")
     return SurfaceMesh(scene.normalization.to_world(surface.vertices), surface.faces, colors)
@@ -74,13 +82,14 @@ def extract_surface(
     Raises:
         TrainingError: The field has no surface.
     """
-    vertices, faces = extract_level_set(field, settings.resolution, SubProgress(progress, 0.0, 0.8))
+    vertices, faces = extract_level_set(field, settings.resolution, SubProgress(progress, 0.0, 0.7))
     vertices, faces, dropped = largest_component(vertices, faces)
     if not check_mesh(vertices, faces).manifold:
         vertices, faces = repair(vertices, faces)
-    progress.update(0.85, "decimating the mesh")
-    focus = _face_focus(scene, settings.face_detail)
-    low, triangles = decimate(vertices, faces, settings.faces, progress, focus)
+    progress.update(0.7, "sharpening the rim of the cut")
+    vertices, faces = sharpen_rim(field, vertices, faces, 2.0 / settings.resolution)
+    progress.update(0.75, "decimating the mesh")
+    low, triangles = _decimated(vertices, faces, field, scene, settings, progress)
     low, crossed, crossing = untangle(low, triangles)
     if crossing:
         progress.warn(f"{crossing} triangles of the mesh run through one another.")
@@ -95,6 +104,39 @@ def extract_surface(
         check = check_mesh(low, triangles)
     progress.update(1.0, "mesh ready")
     return ExtractedSurface(low, triangles, vertices, faces, dropped, check, (crossed, crossing))
+
+
+def _decimated(
+    vertices: FloatArray,
+    faces: IntArray,
+    field: ClippedField,
+    scene: Scene,
+    settings: AssetSettings,
+    progress: Progress,
+) -> tuple[FloatArray, IntArray]:
+    """The mesh with the number of triangles asked for; finer on the face, coarse on the cut."""
+    focus = _face_focus(scene, settings.face_detail)
+    low, triangles = decimate(vertices, faces, settings.faces, progress, focus)
+    if not settings.even_triangles or len(triangles) == len(faces):
+        return low, triangles
+    share = np.ones(len(vertices))
+    if focus is not None:
+        center, radius, detail = focus
+        far = np.linalg.norm(vertices - center, axis=1) / radius
+        share /= 1.0 + (detail - 1.0) / (1.0 + far**6)
+    cut = cut_faces(field, vertices, faces)
+    share[np.setdiff1d(faces[cut], faces[~cut])] *= CUT_LENGTH
+    cell = 2.0 / settings.resolution
+    even, triangles = remesh(
+        low,
+        triangles,
+        cut_faces(field, low, triangles).astype(np.int64),
+        Surface.of(vertices, faces, share),
+        settings.faces,
+        lambda points: onto_rim(field, points, cell),
+        SubProgress(progress, 0.8, 0.98),
+    )
+    return settle(field, even, triangles, cut_faces(field, even, triangles), cell), triangles
 
 
 def _opened(
