@@ -84,7 +84,8 @@ def build_layer(
         yaw: The exemplar's head turn in radians, positive showing its left half.
         scale: Pixels per unit.
         kept: Keep the person's own lips and brows, in the exemplar's colours.
-        lip_contrast: Largest CIELAB difference between drawn lips and skin.
+        lip_contrast: Largest CIELAB difference between drawn lips and skin; 0 draws the line
+            between the lips only.
         own_eyes: With ``kept``, keep the person's own eyes too.
     """
     width, height = np.ceil((_HIGH - _LOW) * scale).astype(int)
@@ -105,7 +106,10 @@ def build_layer(
         layer = _with_eyes(layer, exemplar, drawn, targets, closed)
     if kept:
         return _with_own(layer, targets, own_eyes)
-    return _with_lips(_with_brows(layer, exemplar, drawn, targets), drawn, targets, lip_contrast)
+    layer = _with_brows(layer, exemplar, drawn, targets)
+    if lip_contrast <= 0:
+        return _with_mouth_line(layer, targets, exemplar.line_lab)
+    return _with_lips(layer, drawn, targets, lip_contrast)
 
 
 def _lookup(
@@ -274,6 +278,20 @@ def _with_lips(
         color = color + (faded - color) * near
         opacity = np.maximum(opacity, line)
     return replace(layer, feature_lab=color, feature=opacity, organs=organs)
+
+
+def _with_mouth_line(layer: FaceLayer, targets: FloatArray, ink: Float32Array) -> FaceLayer:
+    """No lips but the line between them (ink)."""
+    inside = _signed(layer, targets[list(lm.LIPS_OUTER)])
+    near = smoothstep(inside, -_MARGIN["lips"] - 0.05, -_MARGIN["lips"])
+    line = _mouth_line(layer, targets)
+    color = layer.feature_lab + (ink - layer.feature_lab) * near[..., None]
+    return replace(
+        layer,
+        feature_lab=np.asarray(color, np.float32),
+        feature=np.maximum(layer.feature * (1 - near), line),
+        organs=np.maximum(layer.organs, smoothstep(inside, -0.06, -0.01)),
+    )
 
 
 def _mouth_line(layer: FaceLayer, targets: FloatArray) -> Float32Array:

@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 from ..scene import ByteImage, Float32Array
 from .colorspace import blur, smooth_edges, smoothstep, to_rgb
+from .hatching import DrawnFrame, contours, hair_lights, hatching, ranks, sharp_label
 from .look import Look, Painted
 
 BACKGROUND = 245
+_INK_EDGE = 0.75
+"""Softness in pixels of the borders between ink and paper."""
 _CEL_STEP = 9.0
 """L between two flat tones of a cel drawing."""
 
 
-def finish(look: Look, painted: Painted, strokes: Float32Array | None) -> ByteImage:
+def finish(
+    look: Look, painted: Painted, strokes: Float32Array | None, marks: Float32Array | None = None
+) -> ByteImage:
     """RGB ``(H, W, 3)`` on a plain background.
 
     Args:
         look: What all frames share.
         painted: The recoloured frame.
         strokes: ``(H, W, 3)`` CIELAB to add, or None.
+        marks: ``(H, W, 3)`` opacities of contours, hatching and the hair's lights (drawings).
     """
     lab = painted.lab
     if look.kind == "cel":
         lab = _flat_tones(lab, painted)
-    elif look.kind == "ink":
-        lab = _ink(look, painted)
     if strokes is not None:
         calm = 1 - 0.75 * painted.drawn[..., None]
         lab = stroke_base(look, painted) + strokes * look.settings.strokes * calm
-    if look.kind in ("hatch", "ink"):
-        lines = edge_lines(painted) * (1 - painted.drawn)
-        if look.kind == "ink":
-            lines = smoothstep(lines, 0.35, 0.55)
-        elif strokes is not None:  # chalk: broken by the paper's grain
-            lines = lines * (0.35 + 0.65 * smoothstep(strokes[..., 0], 3.0, -9.0))
-        lines = lines * look.settings.lines
-        lab = lab + (look.line_lab - lab) * np.clip(lines, 0, 1)[..., None]
+    if marks is not None:
+        lab = (
+            _ink(look, painted, marks) if look.kind == "ink" else _chalk(look, lab, strokes, marks)
+        )
     lab = np.concatenate([np.clip(lab[..., :1], 0, 100), lab[..., 1:]], axis=2)
     cover = painted.cover[..., None]
     image = to_rgb(lab).astype(np.float32) * cover + BACKGROUND * (1 - cover)
@@ -61,32 +60,62 @@ def _flat_tones(lab: Float32Array, painted: Painted) -> Float32Array:
     return out
 
 
-def _ink(look: Look, painted: Painted) -> Float32Array:
-    """Paper and ink only: hair is ink but for its highlights, all else is paper."""
-    hair = painted.labels[..., 1]
-    ink = hair.copy()
-    if look.hair_levels is not None:
-        bright = smooth_edges(painted.photo_light, 8.0, 2.0)
-        high, low = float(look.hair_levels[-3]), float(look.hair_levels[-6])
-        ink = hair * (1 - smoothstep(bright, low, max(high, low + 2.0)))
-    ink = smoothstep(ink, 0.35, 0.65)[..., None]
+def _ink(look: Look, painted: Painted, marks: Float32Array) -> Float32Array:
+    """Paper and ink only: hair is ink but for its lights, skin and clothes are lines on paper."""
+    lines, hatching, lights = (marks[..., i] for i in range(3))
+    hair = sharp_label(painted.labels[..., 1]) * (1 - smoothstep(lights, 0.35, 0.65))
     ramp = look.exemplar.hair_ramp
     black = look.line_lab if ramp is None else ramp[0]
-    out = look.skin_mean * (1 - ink) + black * ink
-    return np.asarray(out + (painted.lab - out) * painted.drawn[..., None], np.float32)
+    drawn = np.maximum(lines, hatching) * min(1.25 * look.settings.lines, 1.0)
+    ink = np.maximum(hair, smoothstep(drawn, 0.25, 0.75))
+    # Eyes, brows and mouth: whatever the exemplar's are, here they are ink or paper.
+    middle = 0.5 * (float(look.skin_mean[0]) + float(black[0]))
+    feature = smoothstep(painted.lab[..., 0], middle + 8, middle - 8)
+    ink = ink + (feature - ink) * smoothstep(painted.drawn, 0.2, 0.6)
+    # Frames see a border at different places of their pixels: without this it flickers.
+    ink = blur(np.asarray(ink, np.float32), _INK_EDGE)[..., None]
+    return np.asarray(look.skin_mean * (1 - ink) + black * ink, np.float32)
 
 
-def edge_lines(painted: Painted) -> Float32Array:
-    """Opacity of lines: dark creases of the photo, and borders of the regions.
+def _chalk(
+    look: Look, lab: Float32Array, strokes: Float32Array | None, marks: Float32Array
+) -> Float32Array:
+    """Part of the tone becomes hatching in the drawing's pigment, broken by the paper's grain."""
+    lines, hatching, _ = (marks[..., i] for i in range(3))
+    opacity = np.maximum(0.8 * hatching, lines)
+    if strokes is not None:
+        opacity = opacity * (0.45 + 0.55 * smoothstep(strokes[..., 0], 4.0, -7.0))
+    opacity = np.clip(opacity * look.settings.lines, 0, 1)[..., None]
+    return np.asarray(lab + (look.line_lab - lab) * opacity, np.float32)
 
-    A difference of Gaussians with a soft threshold (XDoG: Winnemoeller 2012). The outline against
-    the background gets none: it is another place of the surface in every view.
-    """
-    light = smooth_edges(painted.photo_light, 10.0, 1.5)
-    dark = blur(light, 2.4) - blur(light, 1.2)
-    lines = smoothstep(dark, 0.9, 2.4) * (1 - 0.7 * painted.labels[..., 1])
-    skin, hair, clothes = (painted.labels[..., i] for i in range(3))
-    border = 4 * np.maximum(skin * clothes, 0.7 * skin * hair)
-    lines = np.maximum(lines, smoothstep(border, 0.6, 0.95))
-    inset = cv2.distanceTransform((painted.cover > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
-    return np.asarray(lines * smoothstep(inset, 2.0, 4.0), np.float32)
+
+def decided_marks(look: Look, painted: Painted) -> Float32Array:
+    """Contours and the hair's lights of one frame, ``(H, W, 3)`` as for :func:`finish`."""
+    frame = DrawnFrame(
+        painted.photo_light,
+        painted.labels,
+        painted.local,
+        np.maximum(painted.drawn, painted.organs),
+        painted.cover,
+        look.layer.scale / 2,
+    )
+    nothing = np.zeros_like(painted.cover)
+    if look.kind == "ink":
+        return np.stack([contours(frame), nothing, hair_lights(frame)], axis=2)
+    return np.stack([contours(frame, 0.6), nothing, nothing], axis=2)
+
+
+def hatch_opacity(look: Look, painted: Painted) -> Float32Array:
+    """Hatching ``(H, W)`` in the shadows of skin (ink) or wherever the drawing has tone (chalk)."""
+    if look.tones is None:
+        return np.zeros_like(painted.cover)
+    free = 1 - np.maximum(painted.drawn, painted.organs)
+    if look.kind == "ink":
+        rank = ranks(painted.tone, look.tones.skin.source)
+        dark = 0.5 * smoothstep(rank, 0.34, 0.06) * painted.labels[..., 0]
+    else:
+        curve = look.tones.skin
+        paper, pigment = float(curve.goal[-1]), float(look.line_lab[0])
+        dark = (paper - curve.light(painted.tone)) / max(paper - pigment, 10.0)
+        dark = np.clip(1.1 * dark, 0, 0.8) * (1 - painted.labels[..., 1])
+    return hatching(painted.local, np.asarray(dark * free, np.float32))

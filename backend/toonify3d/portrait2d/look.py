@@ -20,6 +20,8 @@ from .transport import ColourMap, plane_transport
 
 ATTRIBUTES = 12
 """skin, hair, clothes, beard, local x y z, normal z, prior L a b, change of light (paintings)."""
+_EYE_SHADE, _EYE_CLARITY = 0.7, 0.6
+"""How far eyes darken with the skin round them, and how much their contrast is raised."""
 _BROAD = 0.12
 """Eye distances over which light counts as broad."""
 _FINE_OF_TOONS = 0.4
@@ -178,9 +180,8 @@ def paint(look: Look, warped: WarpedFrame) -> Painted:
     out = out / total
     drawn = sample(look.layer.feature, at) * front * smoothstep(hair, 0.6, 0.3)
     features = sample(blur(look.layer.feature_lab, 0.7), at)
-    if toned:  # eyes in the light that falls on this face
-        features = features - sample(look.layer.skin_lab, at) + blur(skin_colour, 3.0)
-        features[..., 0] = np.clip(features[..., 0], 1, 99)
+    if toned:
+        features = _lit_features(look, features, at, skin_colour)
     out = out + (features - out) * drawn[..., None]
     return Painted(
         np.asarray(out, np.float32),
@@ -211,6 +212,19 @@ def _paint_colours(look: Look, warped: WarpedFrame, photo: Float32Array) -> Pain
         np.asarray(warped.mask / 255.0, np.float32),
         _confidence(warped, everything[..., 1]),
     )
+
+
+def _lit_features(
+    look: Look, features: Float32Array, at: FloatArray, skin: Float32Array
+) -> Float32Array:
+    """Painted eyes in the light that falls on this face; whites and glints stay clear."""
+    beside = sample(look.layer.skin_lab, at)
+    ground = blur(skin, 3.0)
+    ratio = np.clip(ground[..., :1] / np.maximum(beside[..., :1], 1.0), 0.3, 1.1) ** _EYE_SHADE
+    light = features[..., :1] * ratio
+    light = light + _EYE_CLARITY * (light - blur(light[..., 0], 2.0)[..., None])
+    chroma = ground[..., 1:] + (features[..., 1:] - beside[..., 1:]) * ratio
+    return np.concatenate([np.clip(light, 1, 99), chroma], axis=2, dtype=np.float32)
 
 
 def _agreed_tone(look: Look, attributes: Float32Array) -> Float32Array:

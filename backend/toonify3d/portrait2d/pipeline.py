@@ -34,8 +34,9 @@ from .look import Look, make_look, paint
 from .regions import Regions, classify
 from .settings import StylizeSettings
 from .store import StylizedSet, palette_strip, save_displacement, save_palette, save_view
-from .strokeframes import STROKED, lay_on_frames
+from .strokeframes import STROKED, lay_on_frames, marks_on_frames
 from .surface import Observations, densify, observe, vertex_normals
+from .tones import make_tones
 
 _OBSERVED_FRAMES = 20
 _EDGE = 0.003
@@ -53,6 +54,7 @@ class ShapeChange:
         field: The displacement.
         yaw: Head turn of the exemplar that was removed.
         kept: Share of the requested change that could be done without folds.
+        notes: Sentences about parts that the exemplar asks too much of.
     """
 
     frame: shape.FaceFrame
@@ -61,6 +63,7 @@ class ShapeChange:
     field: DisplacementField
     yaw: float
     kept: float
+    notes: tuple[str, ...] = ()
 
 
 def select_frames(scene: Scene, settings: StylizeSettings, progress: Progress) -> list[Frame]:
@@ -151,6 +154,8 @@ def stylize_views(
             f"The exemplar's proportions are too extreme for this face: {change.kept:.0%} of the "
             "shape change was applied."
         )
+    for note in change.notes:
+        progress.warn(note)
     progress.update(0.25, "laying the exemplar on the face")
     surface, look = _prepare(person, style, change, frames, settings)
     views = _paint_all(
@@ -223,7 +228,8 @@ def change_shape(person: Person, style: Exemplar, settings: StylizeSettings) -> 
     controls = _controls(frame, world, moves, mesh)
     field, kept = fit_field(controls, _fold_samples(frame, mesh, world))
     targets = frame.to_face(world + field(world))
-    return ShapeChange(frame, own, targets, field, yaw, kept)
+    notes = tuple(shape.clamped(own, aligned, settings))
+    return ShapeChange(frame, own, targets, field, yaw, kept, notes)
 
 
 def _controls(
@@ -277,22 +283,47 @@ def _prepare(
     """Everything that all frames share: bent surface, face layer, colour ranges."""
     mesh, frame, regions, observed = person.mesh, person.frame, person.regions, person.observed
     bent = mesh.vertices + change.field(mesh.vertices)
-    bent_local = frame.to_face(bent)
+    normals = vertex_normals(bent, mesh.faces) @ frame.rotation.T
+    kind = choose_look(style.stats) if settings.look == "auto" else settings.look
+    tones, relit = None, np.zeros(len(bent), np.float32)
+    if kind in ("paint", "hatch", "ink"):
+        filmed = vertex_normals(mesh.vertices, mesh.faces) @ frame.rotation.T
+        tones, relit = make_tones(
+            style,
+            change.targets,
+            (frame.to_face(mesh.vertices), frame.to_face(bent)),
+            (filmed, normals),
+            mesh.faces,
+            regions,
+            observed,
+            settings.shading,
+            kind,
+        )
     attributes = np.concatenate(
         [
             np.stack([regions.skin, regions.hair, regions.clothes, regions.beard], 1),
-            bent_local,
-            (vertex_normals(bent, mesh.faces) @ frame.rotation.T)[:, 2:],
+            frame.to_face(bent),
+            normals[:, 2:],
             observed.lab,
+            relit[:, None],
         ],
         axis=1,
     ).astype(np.float32)
     surface = BentSurface(mesh, bent, person.caster, MeshQuery(bent, mesh.faces), attributes)
-    kind = choose_look(style.stats) if settings.look == "auto" else settings.look
     layer = blank_layer() if kind == "colour" else _layer(style, change, frames, settings, kind)
     layer = even_layer(layer, settings, kind)
     back = float(change.targets[list(lm.FACE_OVAL), 2].min())
-    look = make_look(style, layer, regions, observed, (back - 0.5, back + 0.1), settings, kind)
+    look = make_look(
+        style,
+        layer,
+        regions,
+        observed,
+        (back - 0.5, back + 0.1),
+        settings,
+        kind,
+        tones,
+        normals[:, 2],
+    )
     return surface, look
 
 
@@ -311,7 +342,8 @@ def _layer(
         change.yaw,
         2.0 * max(_pixels_per_unit(f, change.frame) for f in frames),
         kept=kind in STROKED,
-        lip_contrast=settings.lip_contrast,
+        lip_contrast=0.0 if kind == "ink" else settings.lip_contrast,
+        own_eyes=kind == "hatch",
     )
 
 
@@ -339,11 +371,14 @@ def _paint_all(
     if look.kind in STROKED and look.settings.strokes > 0:
         part = SubProgress(progress, share, 0.95)
         strokes = [*lay_on_frames(look, frames, painted, change.frame, _places(look, change), part)]
+    marks: list[Float32Array | None] = [None] * len(frames)
+    if look.kind in ("hatch", "ink"):
+        marks = [*marks_on_frames(look, frames, painted, change.frame)]
     views = []
-    for frame, item, laid in zip(frames, painted, strokes, strict=True):
+    for frame, item, laid, drawn in zip(frames, painted, strokes, marks, strict=True):
         view = StylizedView(
             frame,
-            finish(look, item, laid),
+            finish(look, item, laid, drawn),
             np.asarray(item.cover * 255 + 0.5, np.uint8),
             item.confidence,
         )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..progress import Progress
 from ..scene import Camera, Float32Array, FloatArray, Frame
 from .colorspace import blur, sample, smoothstep
-from .finish import stroke_base
+from .finish import decided_marks, hatch_opacity, stroke_base
 from .look import Look, Painted
 from .shape import FaceFrame
 from .strokes import Canvas, GuideWeights, StrokeSource, lay_strokes, matching_gain
@@ -75,16 +75,7 @@ def lay_on_frames(
         progress: Listener.
     """
     bent = [
-        BentFrame(
-            frame.camera,
-            frame.yaw,
-            np.asarray(face.to_world(item.local.astype(np.float64)), np.float32),
-            item.cover > _COVERED,
-            item.labels,
-            item.local[..., :2],
-            stroke_base(look, item),
-            item.cover,
-        )
+        _bent_frame(frame, item, face, stroke_base(look, item))
         for frame, item in zip(frames, painted, strict=True)
     ]
     scale = working_scale(bent)
@@ -101,6 +92,43 @@ def lay_on_frames(
         GuideWeights(tone=6.0, position=0.7) if hatch else GuideWeights(),
     )
     return stroke_frames(source, bent, face.unit, scale, progress.update)
+
+
+def _bent_frame(frame: Frame, item: Painted, face: FaceFrame, lab: Float32Array) -> BentFrame:
+    return BentFrame(
+        frame.camera,
+        frame.yaw,
+        np.asarray(face.to_world(item.local.astype(np.float64)), np.float32),
+        item.cover > _COVERED,
+        item.labels,
+        item.local[..., :2],
+        lab,
+        item.cover,
+    )
+
+
+def marks_on_frames(
+    look: Look, frames: Sequence[Frame], painted: Sequence[Painted], face: FaceFrame
+) -> list[Float32Array]:
+    """Contours, hatching and the hair's lights ``(H, W, 3)``, opacities, for drawings.
+
+    Contours and lights are decided on the most frontal and the most rearward frame and carried
+    along the surface like strokes; hatching lies in 3D already.
+    """
+    bent = [_bent_frame(f, item, face, item.lab) for f, item in zip(frames, painted, strict=True)]
+    done: dict[int, Float32Array] = {}
+    for index in sorted(range(len(bent)), key=lambda i: _from_end(bent[i].yaw)):
+        item = painted[index]
+        known, fixed = _carry(bent[index], [(bent[i], done[i]) for i in done], face.unit)
+        own = decided_marks(look, item)
+        share = fixed[..., None]
+        done[index] = np.asarray(np.clip(known * share + own * (1 - share), 0, 1), np.float32)
+    out = []
+    for index, item in enumerate(painted):
+        marks = done[index].copy()
+        marks[..., 1] = hatch_opacity(look, item)
+        out.append(marks)
+    return out
 
 
 def working_scale(frames: Sequence[BentFrame]) -> float:

@@ -37,6 +37,8 @@ _BALD_SHARE = 0.25
 _MIN_PIXELS = 300
 _SMOOTHING = 24
 """Rounds of averaging over neighbouring vertices: pores have no part in the light's direction."""
+_BRUSH_WIDTH, _HATCH_WIDTH = 0.008, 0.02
+_STUDIO = np.array([40.0, -16.0, 14.0, 26.0, 0.0, 0.0, 0.0, 0.0])
 _ROUND = 0.5
 _CENTER, _RADII = np.array([0.0, 0.3, -1.2]), np.array([1.25, 1.8, 1.5])
 """A round head in the face frame (units of the eye distance)."""
@@ -85,12 +87,14 @@ class PaintTones:
         hair: For hair and beard; None where there is none on either side.
         clothes: For clothes.
         chroma_gain: Person's own variation of skin colour to the painting's.
+        coloured: False when only the tone is used (ink).
     """
 
     skin: ToneCurve
     hair: ToneCurve | None
     clothes: ToneCurve | None
     chroma_gain: float
+    coloured: bool = True
 
 
 def make_tones(
@@ -102,6 +106,7 @@ def make_tones(
     regions: Regions,
     observed: Observations,
     shading: float,
+    kind: str,
 ) -> tuple[PaintTones, Float32Array]:
     """Measure both lights and all curves.
 
@@ -114,6 +119,7 @@ def make_tones(
         regions: Labels of its vertices.
         observed: Their colours over all views.
         shading: How much of the person's own light and shadow stays, 1 as usual.
+        kind: The look. Ink drawings have no light of their own: it comes from the upper left.
 
     Returns:
         The tones, and ``(V,)`` what is to be added to ``shading`` times the skin's L in a photo
@@ -124,11 +130,12 @@ def make_tones(
     skin = regions.skin > 0.7
     light = observed.lab[:, 0].astype(float)
     own = _fit(filmed[skin][::3], light[skin][::3], np.ones(len(light[skin][::3])))
-    painted = _painted_light(exemplar, lab, targets)
-    pixels = _skin_pixels(exemplar, lab)
+    painted = _STUDIO if kind == "ink" else _painted_light(exemplar, lab, targets)
+    pixels = _skin_pixels(exemplar, lab, _HATCH_WIDTH if kind == "hatch" else _BRUSH_WIDTH)
     low, high = np.quantile(pixels[:, 0], [0.02, 0.98])
     kept = kept_shading(shading)
-    relit = np.clip(_basis(bent) @ painted, low, high) - kept * (_basis(filmed) @ own)
+    shone = _basis(bent) @ painted
+    relit = (shone if kind == "ink" else np.clip(shone, low, high)) - kept * (_basis(filmed) @ own)
     above = places[0][:, 1] > targets[lm.CHIN, 1]
     face = skin & above & (filmed[:, 2] > 0.05) & (regions.beard < 0.3)
     source = (relit + kept * light)[face if face.sum() > _MIN_PIXELS else skin]
@@ -143,6 +150,7 @@ def make_tones(
         _hair_curve(exemplar, lab, light[hair]),
         _clothes_curve(exemplar, lab, light[regions.clothes > 0.6]),
         float(np.clip(gain, 0.2, 0.8)),
+        kind != "ink",
     )
     return tones, np.asarray(relit, np.float32)
 
@@ -267,8 +275,11 @@ def _thin(pixels: Float32Array) -> Float32Array:
     return pixels[:: max(1, len(pixels) // 20_000)]
 
 
-def _skin_pixels(exemplar: Exemplar, lab: Float32Array) -> Float32Array:
-    """All of the painted face, its shadows too, but for eyes, brows, lips and hair."""
+def _skin_pixels(exemplar: Exemplar, lab: Float32Array, width: float) -> Float32Array:
+    """All of the painted face, its shadows too, but for eyes, brows, lips and hair.
+
+    Strokes narrower than ``width`` faces are smoothed to the tone they make.
+    """
     canvas = np.zeros(lab.shape[:2], np.uint8)
     oval = np.round(exemplar.points[list(lm.FACE_OVAL), :2]).astype(np.int32)
     cv2.fillPoly(canvas, [oval], (255,))
@@ -281,7 +292,7 @@ def _skin_pixels(exemplar: Exemplar, lab: Float32Array) -> Float32Array:
     chosen = edge & ~near & (exemplar.labels[..., 1] < 0.5)
     if chosen.sum() < _MIN_PIXELS:
         chosen = canvas > 0
-    smooth = blur(lab, 0.008 * exemplar.face_width)
+    smooth = blur(lab, width * exemplar.face_width)
     return _thin(smooth[chosen])
 
 
