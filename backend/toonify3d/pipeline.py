@@ -30,7 +30,7 @@ from .service.job import JobFolder
 from .service.reporter import Listener, Reporter, cancel_on_signals
 from .service.request import Request
 from .settings import JobSettings
-from .steps import RunContext, run_step, write_report
+from .steps import RunContext, run_step, run_whole, write_report
 from .training.stage1 import load_prior, train_prior
 from .training.stage2 import adapt_geometry, load_geometry
 from .training.stage3 import adapt_texture, load_avatar
@@ -127,7 +127,8 @@ def _steps(context: RunContext, settings: JobSettings, style: Style | None) -> P
         write_report(context, job.prior, settings, style)
         return job.prior
     _style_steps(context, scene, settings, style)
-    write_report(context, folders["asset"], settings, style)
+    if "asset" in context.cached:  # else it was written with the rest of the result
+        write_report(context, folders["asset"], settings, style)
     return folders["asset"]
 
 
@@ -200,19 +201,26 @@ def _style_steps(context: RunContext, scene: Scene, settings: JobSettings, style
     run_step(context, "texture", folders["texture"], keys["texture"], texture)
     avatar = load_avatar(shape, folders["texture"], device)
 
-    def asset() -> dict[str, Any]:
+    def asset(folder: Path) -> dict[str, Any]:
         exemplar = read_working_image(style.exemplar)
         looking, building = SubProgress(reporter, 0.0, 0.1), SubProgress(reporter, 0.1, 1.0)
         regions = person_regions(scene, prior_mesh, job.prior / "regions.npz", looking)
         avatar.person_light = room.grid(chosen.asset.photo_delight, device)
         report = build_asset(
-            avatar, prior_mesh, scene, exemplar, folders["asset"], chosen.asset, building, regions
+            avatar, prior_mesh, scene, exemplar, folder, chosen.asset, building, regions
         )
         return dataclasses.asdict(report) | {
             "photo_light": room.figures(chosen.asset.photo_delight)
         }
 
-    run_step(context, "asset", folders["asset"], keys["asset"], asset)
+    run_whole(
+        context,
+        "asset",
+        folders["asset"],
+        keys["asset"],
+        asset,
+        lambda folder: write_report(context, folder, settings, style),
+    )
 
 
 def _metrics(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .files import write_json
+from .files import replaced_folder, write_json
 from .plan import Style
 from .report_page.page import add_page
 from .resources import peak_rss_mb, peak_vram_mb
@@ -50,12 +50,52 @@ def run_step(
     context: RunContext, name: str, folder: Path, key: str, work: Callable[[], dict[str, Any]]
 ) -> None:
     """Run one step, or take its record when it is finished."""
-    record = finished_step(folder, key)
-    if record is not None:
-        context.records[name] = record
-        context.cached.append(name)
+    if _known(context, name, folder, key):
         return
     _begin_folder(folder, key)
+    _run(context, name, folder, key, work)
+
+
+def run_whole(
+    context: RunContext,
+    name: str,
+    folder: Path,
+    key: str,
+    work: Callable[[Path], dict[str, Any]],
+    finish: Callable[[Path], None],
+) -> None:
+    """Run a step whose folder is what the user keeps: the earlier one stays until it is done.
+
+    Args:
+        context: See there.
+        name: Of the step.
+        folder: Its folder.
+        key: Of its inputs and settings.
+        work: Writes into the folder it is given, which then takes the place of ``folder``.
+        finish: Told that folder when the step's record is in it; may write more.
+
+    Raises:
+        OSError: Disk full or not writable; ``folder`` is as it was.
+    """
+    if _known(context, name, folder, key):
+        return
+    with replaced_folder(folder) as fresh:
+        _run(context, name, fresh, key, lambda: work(fresh))
+        finish(fresh)
+
+
+def _known(context: RunContext, name: str, folder: Path, key: str) -> bool:
+    record = finished_step(folder, key)
+    if record is None:
+        return False
+    context.records[name] = record
+    context.cached.append(name)
+    return True
+
+
+def _run(
+    context: RunContext, name: str, folder: Path, key: str, work: Callable[[], dict[str, Any]]
+) -> None:
     reporter = context.reporter
     reporter.begin(name)
     started = time.monotonic()

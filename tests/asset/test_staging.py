@@ -1,0 +1,167 @@
+"""A result is replaced as a whole: a full disk, a kill or a defect leaves the earlier one."""
+
+import errno
+import os
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from toonify3d import steps
+from toonify3d.errors import CancelledError
+from toonify3d.files import replaced_folder, write_image, write_json, write_text
+from toonify3d.steps import run_whole
+
+FILES = ("albedo.png", "avatar.obj", "report.json")
+
+
+def write_result(folder: Path, word: str) -> None:
+    """Three files as the asset step writes them."""
+    noise = np.random.default_rng(len(word)).integers(0, 255, (96, 96, 3), dtype=np.uint8)
+    write_image(folder / FILES[0], noise)
+    write_text(folder / FILES[1], word * 1000)
+    write_json(folder / FILES[2], {"word": word})
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def result(tmp_path):
+    folder = tmp_path / "job" / "result"
+    with replaced_folder(folder) as fresh:
+        write_result(fresh, "first")
+    return folder
+
+
+def test_a_new_result_takes_the_place_of_the_earlier_one(result):
+    assert sorted(contents(result)) == sorted(FILES)
+    with replaced_folder(result) as fresh:
+        write_result(fresh, "second")
+        assert b"first" in contents(result)["report.json"]
+    assert b"second" in contents(result)["report.json"]
+    assert [path.name for path in result.parent.iterdir()] == ["result"]
+
+
+@pytest.mark.parametrize("writes", range(3))
+@pytest.mark.parametrize("where", ["write", "fsync"])
+def test_a_full_disk_at_any_time_leaves_the_earlier_result(result, monkeypatch, where, writes):
+    before, count = contents(result), []
+    name = "write_bytes" if where == "write" else "fsync"
+    owner = Path if where == "write" else os
+    real = getattr(owner, name)
+
+    def full(*arguments):
+        count.append(1)
+        if len(count) > writes:
+            file = str(arguments[0]) if where == "write" else None
+            raise OSError(errno.ENOSPC, "No space left on device", file)
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, name, full)
+    with pytest.raises(OSError, match="No space left") as caught, replaced_folder(result) as fresh:
+        write_result(fresh, "second")
+    monkeypatch.undo()
+    assert contents(result) == before
+    assert [path.name for path in result.parent.iterdir()] == ["result"]
+    # The sentence names the result, not a file that is gone again.
+    assert caught.value.filename == str(result) and caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("problem", [CancelledError("stop"), RuntimeError("defect")])
+def test_a_stop_or_defect_leaves_the_earlier_result(result, problem):
+    before = contents(result)
+    with pytest.raises(type(problem)), replaced_folder(result) as fresh:
+        write_text(fresh / "albedo.png", "half")
+        raise problem
+    assert contents(result) == before
+    assert [path.name for path in result.parent.iterdir()] == ["result"]
+
+
+def test_what_a_killed_process_left_is_cleared_or_brought_back(result):
+    before = contents(result)
+    (result.parent / ".result.new").mkdir()
+    (result.parent / ".result.new" / "albedo.png").write_text("half")
+    with pytest.raises(CancelledError), replaced_folder(result) as fresh:
+        assert not list(fresh.iterdir())
+        raise CancelledError("stop")
+    assert contents(result) == before
+    result.rename(result.parent / ".result.old")  # killed between both renames
+    with pytest.raises(CancelledError), replaced_folder(result):
+        assert contents(result) == before
+        raise CancelledError("stop")
+    assert contents(result) == before
+
+
+def test_a_swap_that_fails_brings_the_earlier_result_back(result, monkeypatch):
+    before, rename = contents(result), Path.rename
+
+    def refused(self, target):
+        if self.name == ".result.new":
+            raise OSError(errno.EACCES, "Permission denied", str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(OSError, match="Permission denied"), replaced_folder(result) as fresh:
+        write_result(fresh, "second")
+    assert contents(result) == before
+
+
+def test_a_real_full_disk(tmp_path):
+    """A file system of 64 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        folder = disk / "result"
+        with replaced_folder(folder) as fresh:
+            write_result(fresh, "first")  # 40 kB: a second result does not fit beside it
+        before = contents(folder)
+        no_space = pytest.raises(OSError, match="No space left")
+        with no_space as caught, replaced_folder(folder) as fresh:
+            write_result(fresh, "second")
+        assert caught.value.filename == str(folder)
+        assert contents(folder) == before
+        assert [path.name for path in disk.iterdir()] == ["result"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_step_replaces_its_folder_with_record_and_report(tmp_path):
+    reporter = SimpleNamespace(begin=lambda name: None, end=lambda: None, stage_warnings=[])
+    context = SimpleNamespace(reporter=reporter, records={}, cached=[])
+    folder = tmp_path / "result"
+
+    def run(key, word, problem=None):
+        def finish(where):
+            write_json(where / "report.json", {"word": word, "done": key})
+            if problem is not None:
+                raise problem
+
+        def work(where):
+            write_text(where / "avatar.obj", word)
+            return {"word": word}
+
+        run_whole(context, "asset", folder, key, work, finish)
+
+    run("one", "first")
+    assert steps.finished_step(folder, "one").figures == {"word": "first"}
+    before = contents(folder)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(OSError, match="No space left"):
+        run("two", "second", full)  # other settings, and the disk fills at the very last file
+    assert contents(folder) == before
+    assert steps.finished_step(folder, "one") and not steps.finished_step(folder, "two")
+    run("two", "second")
+    assert b"second" in contents(folder)["report.json"] and context.cached == []
+    run("two", "third")
+    assert context.cached == ["asset"] and b"second" in contents(folder)["avatar.obj"]
