@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
+from stylizer_shape import dlib_model
 
 from toonify3d.capture import landmarks as lm
 from toonify3d.portrait2d.colorspace import sample, to_lab
-from toonify3d.portrait2d.exemplar import analyse
 from toonify3d.portrait2d.surface import visible
 from toonify3d.raycast import MeshQuery
 from toonify3d.scene import ByteImage, Displacement, Frame, StylizedView, SurfaceMesh
@@ -22,11 +22,6 @@ from toonify3d.scene import ByteImage, Displacement, Frame, StylizedView, Surfac
 FloatArray = npt.NDArray[np.float64]
 FACE_WIDTH = 64
 """Pixels to which faces are brought before patches are compared."""
-PARTS = {
-    "oval": lm.FACE_OVAL,
-    "eyes": (*lm.LEFT_EYE, *lm.RIGHT_EYE),
-    "mouth": lm.LIPS_OUTER,
-}
 
 
 def at_face_width(
@@ -85,36 +80,6 @@ def palette_distance(
     return sliced_distance(first, second)
 
 
-def shape_slopes(
-    finder: lm.FaceLandmarker,
-    photos: Sequence[ByteImage],
-    views: Sequence[StylizedView],
-    world: FloatArray,
-    displacement: Displacement,
-) -> dict[str, float]:
-    """Regression of found on requested landmark moves, per part; the mean over the views.
-
-    A part's moves are taken against their own mean and, for the oval, as they are; requested moves
-    smaller than 1.5 pixels (root mean square) say nothing and give NaN.
-    """
-    nearest = cKDTree(displacement.points).query(world)[1]
-    moved = world + displacement.offsets[nearest]
-    found: dict[str, list[float]] = {name: [] for name in PARTS}
-    for photo, view in zip(photos, views, strict=True):
-        before, after = finder.detect(photo), finder.detect(view.image)
-        if before is None or after is None:
-            continue
-        camera = view.frame.camera
-        asked = camera.project(moved)[0] - camera.project(world)[0]
-        # As for exemplars: the detector draws drawn eyes towards human size, so they are measured.
-        got = analyse(view.image, None, after.points).points[:, :2] - before.points[:, :2]
-        for name, ids in PARTS.items():
-            a, g = asked[list(ids)], got[list(ids)]
-            if np.sqrt((a**2).sum(1).mean()) > 1.5:
-                found[name].append(float((a * g).sum() / (a * a).sum()))
-    return {name: float(np.mean(v)) if v else float("nan") for name, v in found.items()}
-
-
 def consistency(
     scene_image: Any, views: Sequence[StylizedView], mesh: SurfaceMesh, shift: Displacement
 ) -> float:
@@ -162,18 +127,23 @@ class Identity:
 
     def __init__(self) -> None:
         import dlib
-        import face_recognition_models as models
 
         self._dlib = dlib
-        self._shape = dlib.shape_predictor(models.pose_predictor_five_point_model_location())
-        self._network = dlib.face_recognition_model_v1(models.face_recognition_model_location())
+        self._shape = dlib.shape_predictor(dlib_model("shape_predictor_5_face_landmarks.dat"))
+        network = dlib_model("dlib_face_recognition_resnet_model_v1.dat")
+        self._network = dlib.face_recognition_model_v1(network)
 
     def __call__(self, image: ByteImage, landmarks: lm.FaceLandmarks) -> FloatArray:
-        """Embedding ``(128,)`` of the face whose landmarks are known."""
-        x0, y0, x1, y1 = landmarks.box
-        box = self._dlib.rectangle(int(x0), int(y0), int(x1), int(y1))
-        shape = self._shape(image, box)
-        return np.array(self._network.compute_face_descriptor(image, shape))
+        """Embedding ``(128,)`` of a face with known landmarks, averaged with its mirror image's."""
+        x0, y0, x1, y1 = (int(v) for v in landmarks.box)
+        width, out = image.shape[1], []
+        for view, left, right in (
+            (image, x0, x1),
+            (np.ascontiguousarray(image[:, ::-1]), width - x1, width - x0),
+        ):
+            shape = self._shape(view, self._dlib.rectangle(left, y0, right, y1))
+            out.append(np.array(self._network.compute_face_descriptor(view, shape)))
+        return np.asarray(np.mean(out, axis=0))
 
 
 def write_table(rows: list[dict[str, Any]], path: Path) -> None:

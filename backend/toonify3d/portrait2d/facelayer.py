@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from scipy.interpolate import RBFInterpolator
 
@@ -22,6 +23,10 @@ _HIGH = np.array([1.9, 2.0])
 _GRID_STEP = 6
 _MIRROR_YAW = 0.25
 """Exemplars turned farther than this (radians) lend the skin of their better half to both."""
+_CLEAN = 0.5
+"""Exemplars painted less than this have shapes with clear borders."""
+_REACH = 0.3
+"""How far beyond its landmarks, in eye distances, a drawn eye or brow may reach."""
 _MARGIN = {"eye": 0.11, "brow": 0.07, "lips": 0.03}
 
 
@@ -211,13 +216,18 @@ def _with_eyes(
     tight = 1 - 0.65 * exemplar.painted  # beyond a painted organ lies its shadow
     for contour, shut in ((lm.RIGHT_EYE, closed[0]), (lm.LEFT_EYE, closed[1])):
         inside = _signed(layer, targets[list(contour)])
+        rest = _others(layer, targets, contour)
         if shut:
             line = _lash_line(layer, targets[list(contour)])
             color = np.where(line[..., None] > 0, exemplar.line_lab, color)
             opacity = np.maximum(opacity, line * (1 - 0.35 * exemplar.painted))
             organs = np.maximum(organs, smoothstep(inside, -0.06, -0.01))
         else:
-            opacity = np.maximum(opacity, _organ(inside, drawn, _MARGIN["eye"] * tight, 1.0))
+            eye = _whole_organ(inside, drawn, rest) if exemplar.painted < _CLEAN else None
+            if eye is None:
+                eye = _organ(inside, drawn, _MARGIN["eye"] * tight, 0.0)
+            eye = np.maximum(eye, smoothstep(inside, -0.01, 0.02))  # lids, whites of skin's colour
+            opacity = np.maximum(opacity, eye)
             far = 0.1 + 0.1 * (1 - exemplar.painted)  # a toon has no lids, bags and sockets
             organs = np.maximum(organs, smoothstep(inside, -far, 0.07 - far))
     return replace(
@@ -250,7 +260,10 @@ def _with_brows(
         ring = (inside < -0.06) & (inside > -0.13)
         if (drawn[ring] > 0.5).mean() > 0.25:  # a fringe hangs down to the brow
             margin = 0.025
-        opacity = np.maximum(opacity, _organ(inside, drawn, margin, 0.0))
+        brow = None
+        if exemplar.painted < _CLEAN:
+            brow = _whole_organ(inside, drawn, _others(layer, targets, contour))
+        opacity = np.maximum(opacity, _organ(inside, drawn, margin, 0.0) if brow is None else brow)
         organs = np.maximum(organs, smoothstep(inside, -0.2, -0.1))  # with stray hairs of its own
     return replace(layer, feature=opacity, organs=organs)
 
@@ -307,6 +320,40 @@ def _organ(inside: Float32Array, drawn: Float32Array, margin: float, core: float
     """Opaque inside the contour; beyond it, only what is drawn there, up to ``margin``."""
     reach = smoothstep(inside, -margin, -0.5 * margin)
     return np.maximum(core * smoothstep(inside, -0.01, 0.02), drawn * reach)
+
+
+def _whole_organ(
+    inside: Float32Array, drawn: Float32Array, rest: Float32Array
+) -> Float32Array | None:
+    """Opacity of the whole drawn shape that a contour touches, however far it reaches beyond it.
+
+    None when there is no such shape, or when it runs on (hair, glasses, a shadow). Other shapes
+    near by, such as a second copy of the brow above a bent eye, are left out.
+
+    Args:
+        inside: Signed distance to the contour.
+        drawn: How surely a pixel is drawn.
+        rest: Largest signed distance to the other eyes and brows.
+    """
+    zone = (inside > -_REACH) & (inside >= rest)
+    on = ((drawn > 0.35) & zone).astype(np.uint8)  # the white of an eye on light skin
+    _, labels = cv2.connectedComponents(on)
+    touching = np.unique(labels[(inside > 0) & (on > 0)])
+    shape = np.isin(labels, touching[touching > 0])
+    core = inside > 0
+    if shape.sum() < 0.25 * core.sum():
+        return None
+    if (shape & ((inside < 0.02 - _REACH) | (inside < rest + 0.01))).sum() > 0.03 * shape.sum():
+        return None
+    away = cv2.distanceTransform((~shape).astype(np.uint8), cv2.DIST_L2, 5)
+    return np.asarray(smoothstep(drawn, 0.1, 0.5) * smoothstep(away, 3.0, 1.0), np.float32)
+
+
+def _others(layer: FaceLayer, targets: FloatArray, contour: tuple[int, ...]) -> Float32Array:
+    """Signed distance to the nearest other eye or brow."""
+    organs = (lm.RIGHT_EYE, lm.LEFT_EYE, lm.RIGHT_BROW, lm.LEFT_BROW)
+    rest = [_signed(layer, targets[list(other)]) for other in organs if other is not contour]
+    return np.asarray(np.max(rest, axis=0), np.float32)
 
 
 def _signed(layer: FaceLayer, contour: FloatArray) -> Float32Array:
