@@ -21,7 +21,8 @@ def draw_exemplars(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup
         icon = pictures.icon(properties.absolute(settings.exemplar))
         if icon:
             layout.template_icon(icon_value=icon, scale=5.0)
-        _draw_state(layout, settings, settings.exemplar, short=False)
+        if not session.refused_exemplars(settings.id_data):  # which brings its own buttons
+            _draw_state(layout, settings, settings.exemplar, short=False)
     else:
         grid = layout.grid_flow(row_major=True, columns=3, even_columns=True, align=True)
         for index, exemplar in enumerate(chosen):

@@ -18,7 +18,7 @@ from .places import PLACES, Point
 Color = tuple[float, float, float, float]
 
 _BACKDROP: Color = (0.11, 0.11, 0.12, 1.0)
-_BAR: Color = (0.0, 0.0, 0.0, 0.72)
+_BAR: Color = (0.0, 0.0, 0.0, 0.94)
 _TEXT: Color = (1.0, 1.0, 1.0, 1.0)
 _FAINT: Color = (0.75, 0.75, 0.75, 1.0)
 _WARNING: Color = (1.0, 0.72, 0.25, 1.0)
@@ -31,12 +31,13 @@ _KEYS = "Drag: correct    Backspace: undo    Wheel: zoom    Middle button: move 
 
 
 def make_texture(pixels: np.ndarray) -> gpu.types.GPUTexture:
-    """A texture of ``(h, w, 3)`` values, the top row first."""
+    """A texture of ``(h, w, 3)`` sRGB values, the top row first."""
     height, width = pixels.shape[:2]
     full = np.ones((height, width, 4), np.float32)
-    full[..., :3] = pixels
+    # A viewport's framebuffer makes sRGB of what shaders write, so textures are linear.
+    full[..., :3] = np.where(pixels <= 0.04045, pixels / 12.92, ((pixels + 0.055) / 1.055) ** 2.4)
     data = gpu.types.Buffer("FLOAT", full.size, full.reshape(-1))
-    return gpu.types.GPUTexture((width, height), format="RGBA8", data=data)
+    return gpu.types.GPUTexture((width, height), format="RGBA16F", data=data)
 
 
 def draw(marking: Marking, texture: gpu.types.GPUTexture, region: bpy.types.Region) -> None:
@@ -48,7 +49,6 @@ def draw(marking: Marking, texture: gpu.types.GPUTexture, region: bpy.types.Regi
         region: The viewport's.
     """
     scale = bpy.context.preferences.system.ui_scale
-    gpu.state.blend_set("ALPHA")
     _fill(Rect(0, 0, region.width, region.height), _BACKDROP)
     _draw_picture(marking, texture)
     for place in PLACES:
@@ -82,7 +82,12 @@ def _draw_marker(at: Point, label: str, color: Color, scale: float) -> None:
         _line(_circle(at, radius * scale), width * scale, tint)
     _fill_circle(at, 1.8 * scale, _HALO)
     _fill_circle(at, 1.2 * scale, color)
-    _text(label, at[0] + 12 * scale, at[1] + 6 * scale, 12 * scale, color, shadow=True)
+    size = 12 * scale
+    blf.size(0, size)
+    left, bottom = at[0] + 13 * scale, at[1] + 5 * scale
+    width = blf.dimensions(0, label)[0]
+    _fill(Rect(left - 4 * scale, bottom - 5 * scale, width + 8 * scale, 18 * scale), _BAR)
+    _text(label, left, bottom, size, color)
 
 
 def _draw_bar(marking: Marking, scale: float) -> None:
@@ -117,19 +122,11 @@ def _fitted(text: str, free: Rect, y: float, size: float, color: Color) -> None:
     _text(text, free.x + (free.width - width) / 2, y, size, color)
 
 
-def _text(
-    text: str, x: float, y: float, size: float, color: Color, *, shadow: bool = False
-) -> None:
-    if shadow:
-        blf.enable(0, blf.SHADOW)
-        blf.shadow(0, 5, 0.0, 0.0, 0.0, 1.0)
-        blf.shadow_offset(0, 1, -1)
+def _text(text: str, x: float, y: float, size: float, color: Color) -> None:
     blf.size(0, size)
     blf.color(0, *color)
     blf.position(0, x, y, 0)
     blf.draw(0, text)
-    if shadow:
-        blf.disable(0, blf.SHADOW)
 
 
 def _circle(middle: Point, radius: float) -> list[Point]:
@@ -140,6 +137,7 @@ def _circle(middle: Point, radius: float) -> list[Point]:
 def _line(points: Sequence[Point], width: float, color: Color) -> None:
     shader = gpu.shader.from_builtin("POLYLINE_UNIFORM_COLOR")
     batch = batch_for_shader(shader, "LINE_STRIP", {"pos": [(x, y, 0.0) for x, y in points]})
+    gpu.state.blend_set("ALPHA")
     shader.bind()
     _, _, across, down = gpu.state.viewport_get()
     shader.uniform_float("viewportSize", (across, down))
@@ -160,6 +158,7 @@ def _fill(rect: Rect, color: Color) -> None:
 def _polygon(points: Sequence[Point], color: Color) -> None:
     shader = gpu.shader.from_builtin("UNIFORM_COLOR")
     batch = batch_for_shader(shader, "TRI_FAN", {"pos": points})
+    gpu.state.blend_set("ALPHA")  # every text that is drawn sets it back
     shader.bind()
     shader.uniform_float("color", color)
     batch.draw(shader)

@@ -14,7 +14,7 @@ from typing import Any
 import bpy
 
 from .exemplar_picture import Picture
-from .marking import BAR_HEIGHT, Input, Marking, Outcome, Rect, View
+from .marking import BAR_HEIGHT, BUTTONS_HEIGHT, Input, Marking, Outcome, Rect, View
 from .places import Point
 
 current: FaceEditor | None = None
@@ -124,7 +124,7 @@ class FaceEditor:
         return any(item == self._area and item.type == "VIEW_3D" for item in areas)
 
     def _free(self) -> Rect:
-        """The part of the viewport that no sidebar, toolbar or header covers, below the bar."""
+        """The part of the viewport that nothing covers, between the bar and the buttons."""
         main = self._region
         left, bottom, right, top = 0, 0, max(main.width, 1), max(main.height, 1)
         for region in self._area.regions:
@@ -142,6 +142,7 @@ class FaceEditor:
                 bottom = max(bottom, y + region.height)
         if right - left < 120 or top - bottom < 120:  # all but covered: then below the sidebars
             left, bottom, right, top = 0, 0, max(main.width, 1), max(main.height, 1)
+        bottom += round(BUTTONS_HEIGHT * self._scale)
         bar = BAR_HEIGHT * self._scale
         return Rect(left, bottom, max(right - left, 1), max(top - bottom - bar, 1))
 

@@ -20,6 +20,9 @@ GRAB = 13.0
 BAR_HEIGHT = 56.0
 """Height of the bar with the prompt above the picture, in pixels at interface scale 1."""
 
+BUTTONS_HEIGHT = 42.0
+"""Height of the strip with the buttons below it."""
+
 _MARGIN = 0.97
 _ZOOM_STEP = 1.25
 _BUTTONS = (("undo", "Undo"), ("cancel", "Cancel"), ("done", "Done"))
@@ -76,7 +79,7 @@ class View:
 
     Args:
         picture: Its width and height.
-        free: The part of the region that nothing covers.
+        free: The part of the region for the picture.
     """
 
     def __init__(self, picture: tuple[int, int], free: Rect) -> None:
@@ -178,11 +181,12 @@ class Marking:
         scale, free = self._ui_scale, self.view.free
         width, gap = _BUTTON_WIDTH * scale, _BUTTON_GAP * scale
         left = free.x + (free.width - 3 * width - 2 * gap) / 2
+        bottom = free.y - BUTTONS_HEIGHT * scale + gap
         return [
             (
                 name,
                 text,
-                Rect(left + index * (width + gap), free.y + gap, width, _BUTTON_HEIGHT * scale),
+                Rect(left + index * (width + gap), bottom, width, _BUTTON_HEIGHT * scale),
             )
             for index, (name, text) in enumerate(_BUTTONS)
         ]

@@ -106,6 +106,10 @@ def serve(process, stage, display, seconds=200):
             subprocess.run(["xdotool", "click", "1"], env=environment, check=True)
             want.with_suffix(".clicked").touch()
             want.unlink()
+        for want in stage.glob("*.key"):
+            subprocess.run(["xdotool", "key", want.stem], env=environment, check=True)
+            want.with_suffix(".pressed").touch()
+            want.unlink()
         time.sleep(0.1)
 
 
@@ -123,6 +127,22 @@ def looks_like_the_preview(pixels):
     part = pixels[np.abs(pixels[..., 2] - 128) < 3]
     kinds = {(red // 16, green // 16) for red, green, _ in part.reshape(-1, 3)}
     return len(kinds)
+
+
+def check_marked_face(stage, report):
+    """The picture lies where its pixels are said to be, and the backend gets what was clicked."""
+    import cv2
+
+    screen = picture(stage, "0-marking")
+    file = cv2.imread(str(stage / "exemplar.png"))[..., ::-1].astype(float)
+    for (column, row), (x, y) in report["spots"]:
+        around = file[max(row - 3, 0) : row + 4, max(column - 3, 0) : column + 4].reshape(-1, 3)
+        shown = screen[round(SIZE[1] - 1 - y), round(x)]
+        assert (shown > around.min(0) - 12).all(), (column, row, shown, around.mean(0))
+        assert (shown < around.max(0) + 12).all(), (column, row, shown, around.mean(0))
+    wanted = [spot for spot, _ in report["spots"][-5:]]
+    for got in (report["clicks"], list(report["handed"].values())):
+        assert np.abs(np.array(got) - wanted).max() < 1.5 * max(report["far"], 1.0)
 
 
 def test_stylize_avatar_in_a_window(screen, stage, extension_zip):
@@ -148,7 +168,9 @@ def test_stylize_avatar_in_a_window(screen, stage, extension_zip):
     report = json.loads((stage / "report.json").read_text())
     assert "error" not in report, report["error"]
     assert "Traceback" not in output, output[-2000:]  # a broken draw() only prints
-    assert report["clicked"] == ["toonify3d.stylize", "toonify3d.cancel", "toonify3d.resume"]
+    names = ("mark_face", "stylize", "cancel", "resume")
+    assert report["clicked"] == [f"toonify3d.{name}" for name in names]
+    check_marked_face(stage, report)
     assert report["fractions"] > 3
     assert report["cancelled"][0] == "CANCELLED" and report["end"] == "DONE"
     assert report["objects"] == ["toon"]

@@ -35,11 +35,11 @@ def wait_until(condition, seconds):
         yield 0.05
 
 
-def click(operator, upwards=False):
+def click(operator, upwards=False, across=0.45):
     """Find an operator's button as a person does, with the pointer, and have it clicked.
 
     Blender tells which operator lies under the pointer (Copy Python Command), so no place in the
-    panel is fixed here.
+    panel is fixed here; ``across`` (of the sidebar's width) is where to look first.
     """
     window = bpy.context.window_manager.windows[0]
     view = next(area for area in window.screen.areas if area.type == "VIEW_3D")
@@ -47,7 +47,7 @@ def click(operator, upwards=False):
     wanted = f"bpy.ops.{operator}("
     start = time.monotonic()
     top, bottom = sidebar.y + sidebar.height - 20, sidebar.y + 10
-    for fraction, step in ((0.45, 17), (0.45, 9), (0.2, 13), (0.7, 13)):
+    for fraction, step in ((across, 17), (0.45, 9), (0.2, 13), (0.7, 13)):
         rows = range(top, bottom, -step)
         for y in reversed(rows) if upwards else rows:
             window.cursor_warp(sidebar.x + int(fraction * sidebar.width), y)
