@@ -51,17 +51,26 @@ class _Pixels:
     core: ByteImage  # 0 outline or background, 1 person, 2 person far from any outline
     depth: Float32Array
     confidence: ByteImage
+    sizes: npt.NDArray[np.int64]  # of the blocks that the arrays are sorted by
+
+
+# Edge in pixels of the square blocks that candidates lie in the bank by.
+BLOCK = 8
+_ARRAYS = ("_frame", "_position", "_color", "_mask", "_core", "_depth", "_confidence")
 
 
 class RayBank:
     """Candidate pixels of all training frames as compact arrays (about 16 bytes a pixel).
 
     Candidates are the person and a ring of background round it; the rest of the image is known to
-    be empty from the visual hull.
+    be empty from the visual hull. They are sorted by square blocks of pixels, which
+    :meth:`focus` makes more or less likely.
 
     Attributes:
         frames: Training frames, in bank order.
         has_depth: Whether any candidate has stereo depth.
+        chances: Chances of the blocks summed up, ``(B,)`` float64; always the same tensor, because
+            a recorded training step reads it.
     """
 
     def __init__(
@@ -90,6 +99,7 @@ class RayBank:
         self._origins, self._rotations = _camera_tensors(frames, normalization, device)
         self._radius = float(normalization.radius)
         self.has_depth = bool((self._confidence > 0).any())
+        self._set_blocks(gather("sizes"))
 
     def __len__(self) -> int:
         return len(self._frame)
@@ -114,25 +124,46 @@ class RayBank:
         Returns:
             How many were dropped.
         """
-        keep = torch.ones(len(self), dtype=torch.bool, device=self.device)
-        for start in range(0, len(self), chunk):
-            index = torch.arange(start, min(start + chunk, len(self)), device=self.device)
-            origins, directions = self.rays(index)
-            _, value, _ = guide.intersect_hull(origins, directions)
-            keep[index] = (value <= guide.cell) | (self._mask[index] <= 127)
+        first = self._starts
+        last = first + self._sizes - 1
+        # A block whose first, middle and last pixel reach the hull lies inside: most blocks do.
+        probes = torch.stack([first, self.block_centers(), last], dim=1)
+        reached = self._reaches(probes.reshape(-1), guide, chunk).view(-1, 3)
+        doubtful = (~reached.all(1)).repeat_interleave(self._sizes) & (self._mask > 127)
+        keep = ~doubtful
+        keep[doubtful] = self._reaches(doubtful.nonzero()[:, 0], guide, chunk)
         dropped = int((~keep).sum())
         if dropped:
-            for name in (
-                "_frame",
-                "_position",
-                "_color",
-                "_mask",
-                "_core",
-                "_depth",
-                "_confidence",
-            ):
+            block = torch.arange(len(first), device=self.device).repeat_interleave(self._sizes)
+            sizes = torch.bincount(block[keep], minlength=len(first))
+            for name in _ARRAYS:
                 setattr(self, name, getattr(self, name)[keep])
+            self._set_blocks(sizes[sizes > 0])
         return dropped
+
+    def _reaches(self, index: torch.Tensor, guide: Guide, chunk: int) -> torch.Tensor:
+        """Whether the rays of candidates ``(R,)`` meet the visual hull, ``(R,)`` bool."""
+        parts = [guide.intersect_hull(*self.rays(part))[1] for part in index.split(chunk)]
+        return torch.cat(parts) <= guide.cell if parts else index.bool()
+
+    def _set_blocks(self, sizes: torch.Tensor) -> None:
+        self._sizes = sizes
+        self._starts = sizes.cumsum(0) - sizes
+        self.chances = (sizes.double().cumsum(0) / sizes.sum()).contiguous()
+        self._focused = 0.0
+
+    def block_centers(self) -> torch.Tensor:
+        """The middle candidate of every block, ``(B,)``."""
+        return self._starts + self._sizes // 2
+
+    def focus(self, weights: torch.Tensor, share: float) -> None:
+        """Draw ``share`` of the rays with chances in proportion to ``weights (B,)`` of blocks.
+
+        A weight is that of each of the block's pixels: equal ones draw evenly.
+        """
+        chances = (weights.double() * self._sizes).cumsum(0)
+        self.chances.copy_(chances / chances[-1])
+        self._focused = share
 
     def rays(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Origins and unit directions ``(R, 3)`` of candidates ``(R,)``."""
@@ -147,9 +178,20 @@ class RayBank:
         return self._origins[frame], (self._rotations[frame] @ point[:, :, None])[:, :, 0]
 
     def sample(self, count: int, generator: torch.Generator) -> RayBatch:
-        """``count`` random candidates."""
-        index = torch.randint(len(self), (count,), generator=generator, device=self.device)
+        """``count`` random candidates, evenly but for the share that :meth:`focus` takes."""
+        some = round(self._focused * count)
+        index = torch.randint(len(self), (count - some,), generator=generator, device=self.device)
+        if some:
+            index = torch.cat([index, self._drawn_by_block(some, generator)])
         return self.batch(index)
+
+    def _drawn_by_block(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        drawn = torch.rand(
+            (2, count), generator=generator, device=self.device, dtype=self.chances.dtype
+        )
+        block = torch.searchsorted(self.chances, drawn[0]).clamp(max=len(self._sizes) - 1)
+        within = (drawn[1] * self._sizes[block]).long()
+        return self._starts[block] + torch.minimum(within, self._sizes[block] - 1)
 
     def batch(self, index: torch.Tensor) -> RayBatch:
         """The candidates ``(R,)`` as rays."""
@@ -187,7 +229,8 @@ def _candidates(scene: Scene, frame: Frame, band: float) -> _Pixels:
     reach = max(2, round(band * mask.shape[1]))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     ring = np.asarray(cv2.dilate(inside, kernel)) > 0
-    rows, columns = np.nonzero(ring | (mask > 0))
+    found = np.nonzero(ring | (mask > 0))
+    rows, columns, sizes = _by_blocks(found[0], found[1], mask.shape[1])
     # The outline's pixels mix person and background: they teach the mask, not the colour.
     core = np.asarray(cv2.erode(inside, np.ones((3, 3), np.uint8)), dtype=np.uint8)
     # As wide as the ring: there, background rays balance what the mask term does to the person's.
@@ -200,7 +243,19 @@ def _candidates(scene: Scene, frame: Frame, band: float) -> _Pixels:
         core[rows, columns],
         depth[rows, columns],
         confidence[rows, columns],
+        sizes,
     )
+
+
+def _by_blocks(
+    rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64], width: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Pixels sorted by square blocks, and the number of pixels in each block."""
+    block = (rows // BLOCK) * (width // BLOCK + 1) + columns // BLOCK
+    # Few enough blocks for 16 bits get NumPy's radix sort.
+    order = np.argsort(block.astype(np.min_scalar_type(block.max(initial=0))), kind="stable")
+    _, sizes = np.unique(block, return_counts=True)
+    return rows[order], columns[order], sizes
 
 
 def _stereo(scene: Scene, frame: Frame, mask: ByteImage) -> tuple[Float32Array, ByteImage]:

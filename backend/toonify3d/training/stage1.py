@@ -20,6 +20,7 @@ from ..snr.prior import Prior
 from .checkpoint import Timer, check_optimizer_state, cloned, load_checkpoint, save_checkpoint
 from .corrections import FrameCorrections
 from .data import RayBank, split_frames
+from .ray_focus import INTERVAL, RayFocus
 from .recorded_step import CudaRecorder, RecordedStep, Shape
 from .schedule import active_levels, learning_rate_factor, sharpness, stereo_weight, view_strength
 from .settings import PriorSettings
@@ -136,8 +137,11 @@ class PriorTrainer:
             len(self.training), settings.refine_cameras, settings.refine_exposure
         ).to(device)
         self.optimizer = self._make_optimizer()
+        self.focus: RayFocus | None = None
+        if settings.error_guided > 0.0 and settings.sampler == "guided":
+            self.focus = RayFocus(self.bank, self.guide, settings.error_guided)
         self.renderer = StepRenderer(
-            self.prior, self.guide, settings, self.corrections, self.generator
+            self.prior, self.guide, settings, self.corrections, self.generator, self.focus
         )
         self.recorded = self._recorded_step() if self.capturable else None
         self.step, self.retries, self.lr_scale = 0, 0, 1.0
@@ -308,6 +312,8 @@ class PriorTrainer:
             self._snapshot = self._state(done=False)
         if step and step % settings.guide_interval == 0:
             self.guide.refresh(self.prior.sdf)
+        if step and step % INTERVAL == 0 and self.focus is not None:
+            self.focus.refresh()
 
     def _healthy(self, losses: Losses) -> bool:
         """False when the loss is not finite or far above its running mean."""
@@ -454,6 +460,7 @@ class PriorTrainer:
             state["optimizer"] = cloned(self.optimizer.state_dict())
             state["generator"] = self.generator.get_state().clone()
             state["guide"] = self.guide.values.clone()
+            state["focus"] = None if self.focus is None else self.focus.state()
         return state
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -467,6 +474,8 @@ class PriorTrainer:
             self.recorded.forget()
         self.generator.set_state(state["generator"].cpu())
         self.guide.values.copy_(state["guide"])
+        if self.focus is not None:
+            self.focus.restore(state["focus"])
         self.step = int(state["step"])
         self.seconds = float(state["seconds"])
         self.history = list(state["history"])

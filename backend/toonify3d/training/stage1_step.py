@@ -28,6 +28,7 @@ from .losses import (
     mask_loss,
     surface_loss,
 )
+from .ray_focus import RayFocus
 from .settings import PriorSettings
 
 # Half of the sampled span in units of 1 / inv_s. The density has faded at 7 (1e-3); the rest looks
@@ -97,6 +98,7 @@ class StepRenderer:
         settings: Stage I settings.
         corrections: Per-frame corrections.
         generator: Random numbers.
+        focus: Told the colour errors, if any.
     """
 
     def __init__(
@@ -106,12 +108,14 @@ class StepRenderer:
         settings: PriorSettings,
         corrections: FrameCorrections,
         generator: torch.Generator,
+        focus: RayFocus | None = None,
     ) -> None:
         self.prior = prior
         self.guide = guide
         self.settings = settings
         self.corrections = corrections
         self.generator = generator
+        self.focus = focus
         # Evaluate also the colours that hardly weigh anything: no data-dependent sizes.
         self.all_colors = settings.color_threshold <= 0.0
 
@@ -143,6 +147,8 @@ class StepRenderer:
             inv_s,
         )
         shown = self.corrections.expose(batch.frame, self._seen(rendered))
+        if self.focus is not None:
+            self._note(self.focus, batch, rendered, shown)
         color = color_loss(shown, batch.color, batch.color_weight)
         mask = mask_loss(self._covered(rendered, batch), batch.mask)
         eikonal = eikonal_loss(everything.gradient[: rays * count + len(free)])
@@ -161,6 +167,14 @@ class StepRenderer:
             + stereo * guided
         )
         return Losses(total, color, mask, eikonal, guided, empty)
+
+    def _note(
+        self, focus: RayFocus, batch: RayBatch, rendered: Rendered, shown: torch.Tensor
+    ) -> None:
+        with torch.no_grad():
+            t = rendered.depth / rendered.mask.clamp(min=LEAST_COVERAGE)
+            points = batch.origins + batch.directions * t[:, None]
+            focus.note(points, (shown - batch.color).abs().mean(1), batch.color_weight)
 
     def render(
         self, origins: torch.Tensor, directions: torch.Tensor, inv_s: torch.Tensor | float
