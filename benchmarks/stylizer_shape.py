@@ -206,7 +206,7 @@ def _normals(line: FloatArray) -> FloatArray:
 def _moves_at(
     points: FloatArray, camera: Camera, person: Person, change: ShapeChange
 ) -> FloatArray:
-    """How far image points ``(n, 2)`` should move; those beside the person as its nearest vertex."""
+    """How far image points ``(n, 2)`` should move; beside the person, as the nearest vertex."""
     hits = person.caster.cast(*camera.rays(points))
     corners = person.mesh.faces[np.maximum(hits.face, 0)]
     world = (person.mesh.vertices[corners] * hits.weights[..., None]).sum(1)

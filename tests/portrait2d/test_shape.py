@@ -205,3 +205,72 @@ def test_settings_name_every_component():
     weights = StylizeSettings(nose_weight=0.3)
     assert weights.component_weight("nose") == 0.3
     assert replace(weights, strength=1.0).component_weight("oval") == 1.0
+
+
+def test_big_eyes_grow_in_proportion_to_the_strength():
+    face = face_landmarks()
+    ids = list(shape.COMPONENTS["left_eye"])
+    style = _big_eyes(face, 3.0)
+    for strength in (0.35, 0.7, 1.0):
+        asked = shape.target_offsets(face, style, StylizeSettings(strength=strength))["left_eye"]
+        moved = face[ids] + asked
+        grown = np.ptp(moved[:, 1]) / np.ptp(face[ids, 1])
+        # The outermost points may also meet the limit of a single move.
+        assert grown == pytest.approx(1 + strength * 2.0, rel=0.05)
+
+
+def test_a_limit_that_acts_is_said():
+    face = face_landmarks()
+    settings = StylizeSettings(strength=1.0)
+    assert shape.clamped(face, face, settings) == []
+    assert shape.clamped(face, _big_eyes(face, 2.0), settings) == []
+    said = shape.clamped(face, _big_eyes(face, 6.0), settings)
+    assert len(said) == 1 and "eyes" in said[0] and "6" in said[0] and "4" in said[0]
+    assert shape.clamped(face, _big_eyes(face, 6.0), StylizeSettings(eyes_weight=0.0)) == []
+
+
+def test_what_is_held_back_is_said_by_part():
+    face = face_landmarks()
+    moves = shape.target_offsets(face, _big_eyes(face, 2.0), StylizeSettings())
+    targets = face.copy()
+    for name in ("left_eye", "right_eye"):
+        targets[list(shape.COMPONENTS[name])] += 0.5 * moves[name]
+    said = shape.held_back(face, targets, moves)
+    assert len(said) == 1 and "50%" in said[0] and "eyes" in said[0]
+    targets[list(shape.COMPONENTS["left_eye"])] += 0.5 * moves["left_eye"]
+    targets[list(shape.COMPONENTS["right_eye"])] += 0.5 * moves["right_eye"]
+    assert shape.held_back(face, targets, moves) == []
+
+
+def _brow_move(face, eyes_shut):
+    own, style = face.copy(), _big_eyes(face, 2.0)
+    for contour in (lm.LEFT_BROW, lm.RIGHT_BROW):
+        style[list(contour), 1] += 0.25  # a toon's brow, high over a big eye
+    if eyes_shut:
+        for contour in (lm.LEFT_EYE, lm.RIGHT_EYE):
+            ids = list(contour)
+            own[ids, 1] = own[ids, 1].mean() + 0.1 * (own[ids, 1] - own[ids, 1].mean())
+    moves = shape.target_offsets(own, style, StylizeSettings(brows_weight=1.0, strength=1.0))
+    return moves["left_brow"][:, 1].mean()
+
+
+def test_brows_over_shut_eyes_do_not_float():
+    face = face_landmarks()
+    lid = np.ptp(face[list(lm.LEFT_EYE), 1])  # half of the doubled eye's height
+    assert _brow_move(face, False) == pytest.approx(0.25, abs=1e-6)
+    assert _brow_move(face, True) == pytest.approx(0.25 - 0.95 * lid, abs=1e-3)
+
+
+def test_the_forehead_keeps_room_above_high_brows():
+    face = face_landmarks()
+    style = face.copy()
+    for contour in (lm.LEFT_BROW, lm.RIGHT_BROW):
+        style[list(contour), 1] += 0.35
+    oval = list(lm.FACE_OVAL)
+    style[oval, 1] = np.minimum(style[oval, 1], 1.0)  # and a low hairline
+    moves = shape.target_offsets(face, style, StylizeSettings(strength=1.0))
+    top = shape.COMPONENTS["oval"].index(lm.FOREHEAD)
+    brow = list(shape.COMPONENTS["left_brow"])
+    gap = face[lm.FOREHEAD, 1] - face[brow, 1].mean()
+    left = gap + moves["oval"][top, 1] - moves["left_brow"][:, 1].mean()
+    assert left > 0.4 * gap

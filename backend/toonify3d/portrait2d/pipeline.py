@@ -149,11 +149,6 @@ def stylize_views(
     change = change_shape(person, style, settings)
     if settings.look == "colour":
         progress.warn("The look 'colour' takes colours and strokes only: the shape stays.")
-    if change.kept < 0.9:
-        progress.warn(
-            f"The exemplar's proportions are too extreme for this face: {change.kept:.0%} of the "
-            "shape change was applied."
-        )
     for note in change.notes:
         progress.warn(note)
     progress.update(0.25, "laying the exemplar on the face")
@@ -228,8 +223,8 @@ def change_shape(person: Person, style: Exemplar, settings: StylizeSettings) -> 
     controls = _controls(frame, world, moves, mesh)
     field, kept = fit_field(controls, _fold_samples(frame, mesh, world))
     targets = frame.to_face(world + field(world))
-    notes = tuple(shape.clamped(own, aligned, settings))
-    return ShapeChange(frame, own, targets, field, yaw, kept, notes)
+    notes = shape.clamped(own, aligned, settings) + shape.held_back(own, targets, moves)
+    return ShapeChange(frame, own, targets, field, yaw, kept, tuple(notes))
 
 
 def _controls(

@@ -36,6 +36,9 @@ _SETTING = {
     "nose": "nose",
     "mouth": "mouth",
 }
+_SAID = {"oval": "face", "eyes": "eyes", "brows": "brows", "nose": "nose", "mouth": "mouth"}
+_VISIBLE = 0.03
+"""Moves below this (eye distances) are not worth a word."""
 # Share of the shape that scale and offset leave over. Lips keep the person's expression.
 _RESIDUAL = {"oval": 0.8, "eyes": 0.5, "brows": 0.6, "nose": 0.4, "mouth": 0.0}
 _MIN_SCALE = {"eyes": 0.45}
@@ -266,9 +269,32 @@ def clamped(subject: FloatArray, exemplar: FloatArray, settings: StylizeSettings
             if abs(off) > max(0.05, abs(np.log(worst.get(kind, (1.0, 1.0))[0]))):
                 worst[kind] = (float(want / got), float(want))
     return [
-        f"The exemplar's {kind} are {want:.1f} times as large as the person's; "
-        f"{want / over:.1f} times is the limit."
+        f"Size of the {_SAID[kind]}: the exemplar's is {want:.2g} times the person's, "
+        f"{want / over:.2g} times is the limit."
         for kind, (over, want) in worst.items()
+    ]
+
+
+def held_back(subject: FloatArray, targets: FloatArray, moves: dict[str, FloatArray]) -> list[str]:
+    """One sentence for every part that got clearly less than was asked, so that nothing folds.
+
+    Args:
+        subject: ``(478, 3)`` before the change, face frame.
+        targets: ``(478, 3)`` after it.
+        moves: What :func:`target_offsets` asked for.
+    """
+    asked, got = dict.fromkeys(_SAID, 0.0), dict.fromkeys(_SAID, 0.0)
+    for name, wanted in moves.items():
+        ids, kind = list(COMPONENTS[name]), _SETTING[name]
+        if np.sqrt((wanted**2).sum(1).mean()) < _VISIBLE:
+            continue
+        asked[kind] += float((wanted**2).sum())
+        got[kind] += float((wanted * (targets - subject)[ids]).sum())
+    return [
+        f"Only {got[kind] / asked[kind]:.0%} of the shape change of the {_SAID[kind]} was applied: "
+        "more of the exemplar's proportions would fold this face."
+        for kind in _SAID
+        if got[kind] < 0.9 * asked[kind]
     ]
 
 
@@ -344,7 +370,7 @@ class _Change:
         """
         if not self._closed(name):
             return 0.0
-        eye = list(COMPONENTS[name.replace("brow", "eye")])
+        eye = list(lm.LEFT_EYE if name.startswith("left") else lm.RIGHT_EYE)
         lids = [float(np.ptp(points[eye, 1])) / 2 for points in (self.style, self.base)]
         return max(0.0, lids[0] - lids[1])
 
