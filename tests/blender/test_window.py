@@ -91,7 +91,7 @@ def stage(extension_zip):
     return folder
 
 
-def serve(process, stage, display, seconds=200):
+def serve(process, stage, display, seconds=300):
     """Take the pictures that the window asks for, and click where its pointer is."""
     environment = dict(os.environ, DISPLAY=display)
     deadline = time.monotonic() + seconds
