@@ -22,6 +22,8 @@ from .surface import Observations
 
 _SCALE = 256.0
 """Pixels per distance between the eyes for point-in-polygon tests."""
+_SEEN_SEED, _SEEN_WELL = 2, 5.0
+"""Frames that show a place before its colour is a seed, and before it fully counts."""
 _BALD_SHARE = 0.2
 """A head with less non-skin on its scalp than this share has no hair."""
 
@@ -97,15 +99,24 @@ def classify(
     skin_model = _skin_model(features[core])
     skin_distance = skin_model.distance(features)
     hair_seed, bald = _scalp(local, landmarks, skin_distance)
+    hair_seed &= observed.seen >= _SEEN_SEED
     clothes_seed = _below_neck(local, landmarks) & (skin_distance > 3.5)
-    unary = _unaries(local, landmarks, features, skin_distance, hair_seed, clothes_seed, face, bald)
+    clothes_seed &= observed.seen >= _SEEN_SEED
+    # What hardly any frame shows (the bottom of a bust, its shadowed rim) has a guessed or grazing
+    # colour: it belongs to what surrounds it.
+    known = smoothstep(observed.seen.astype(float), 0.0, _SEEN_WELL)[:, None]
+    unary = known * _unaries(
+        local, landmarks, features, skin_distance, hair_seed, clothes_seed, face, bald
+    )
     walk = _Walk(faces, features)
     labels = walk.solve(unary)
     if (
         not bald
     ):  # hair far down is in the shadow of the head: learn its colours from a first answer
-        more = hair_seed | ((labels[:, 1] > 0.7) & ~face)
-        unary = _unaries(local, landmarks, features, skin_distance, more, clothes_seed, face, bald)
+        more = hair_seed | ((labels[:, 1] > 0.7) & ~face & (observed.seen >= _SEEN_SEED))
+        unary = known * _unaries(
+            local, landmarks, features, skin_distance, more, clothes_seed, face, bald
+        )
         labels = walk.solve(unary)
     labels = _drop_islands(labels, unary, hair_seed, walk)
     beard = walk.smooth(_beard(local, landmarks, features, skin_model, labels[:, 0]))
