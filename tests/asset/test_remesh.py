@@ -179,3 +179,10 @@ def test_rim_points_far_away_stay(fields):
     out = onto_rim(field, np.array([near, far]), 0.05)
     assert np.abs(out[0] - [RADIUS, 0, -0.2]).max() < 1e-5
     assert (out[1] == far).all()
+
+
+def test_a_cut_that_grazes_the_surface_leaves_no_vertex_outside(fields):
+    # Just above its lowest point a ball is nearly parallel to the cut.
+    field = ClippedField(fields.AnalyticField(fields.ball((0.0, 0, 0), 0.5)), crop_z=-0.49)
+    out = onto_rim(field, np.array([[0.08, 0.0, -0.49], [0.0, 0.11, -0.492]]), 0.04)
+    assert np.abs(field.sdf(out)).max() < 1e-5

@@ -91,8 +91,19 @@ def _uncrossed(moved: FloatArray, plain: FloatArray, faces: IntArray) -> FloatAr
 
 
 def onto_rim(field: ClippedField, points: FloatArray, cell: float) -> FloatArray:
-    """The nearest places ``(N, 3)`` of the rim, at most a cell away; others stay."""
-    return _onto([field.inner, field.clip], points, cell)
+    """The nearest places ``(N, 3)`` of the rim, at most a cell away.
+
+    Where both surfaces run into one another without a rim, the nearest places of the whole; what
+    is farther than a cell from either stays.
+    """
+
+    def whole(x: FloatArray) -> FloatArray:
+        return np.asarray(np.maximum(field.inner(x), field.clip(x)))
+
+    out = _onto([field.inner, field.clip], points, cell)
+    left = (out == points).all(axis=1)
+    out[left] = _onto([whole], points[left], cell)
+    return out
 
 
 def settle(
@@ -112,12 +123,13 @@ def settle(
     of_wall[faces[~cut]] = True
     near = np.abs(field.clip(vertices)) < REACH * cell
     out = vertices.copy()
-    for rows, functions in (
-        (of_cut & ~of_wall & near, [field.clip]),
-        (of_wall & ~of_cut & near, [field.inner]),
-        (of_wall & of_cut, [field.inner, field.clip]),
+    for rows, function in (
+        (of_cut & ~of_wall & near, field.clip),
+        (of_wall & ~of_cut & near, field.inner),
     ):
-        out[rows] = _onto(functions, vertices[rows], cell)
+        out[rows] = _onto([function], vertices[rows], cell)
+    rim = of_wall & of_cut
+    out[rim] = onto_rim(field, vertices[rim], cell)
     touched = (out != vertices).any(axis=1)[faces].any(axis=1)
     before, after = face_normals(vertices, faces[touched]), face_normals(out, faces[touched])
     turned = np.unique(faces[touched][(before * after).sum(axis=1) <= 0])
