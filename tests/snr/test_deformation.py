@@ -17,6 +17,7 @@ from toonify3d.snr.deformation import (
     strain_energy,
     wendland_c2,
 )
+from toonify3d.snr.warp_radial import sum_wendland
 
 
 def numeric_jacobian(function, points: torch.Tensor, step: float) -> torch.Tensor:
@@ -79,6 +80,22 @@ def test_radial_field_interpolates_and_ends() -> None:
     far = np.array([[0.0, 0.0, 0.95], [0.93, 0.0, 0.0]])
     assert np.all(field(far) == 0.0)
     assert wendland_c2(np.array([0.0, 1.0, 2.0])).tolist() == [1.0, 0.0, 0.0]
+
+
+def test_radial_sum_equals_its_formula() -> None:
+    generator = np.random.default_rng(5)
+    centers = generator.uniform(-0.5, 0.5, (300, 3))
+    weights = generator.normal(size=(300, 3))
+    # Among them points on a centre, and beyond the reach of all.
+    queries = np.concatenate(
+        [generator.uniform(-0.8, 0.8, (2000, 3)), centers[:50], [[2.0, 0.0, 0.0]]]
+    )
+    ratio = np.linalg.norm(queries[:, None] - centers[None], axis=2) / 0.3
+    expected = wendland_c2(ratio) @ weights
+    got = sum_wendland(queries, centers, weights, 0.3)
+    assert np.abs(got - expected).max() < 1e-5 * np.abs(expected).max()
+    assert np.all(got[-1] == 0.0)
+    assert sum_wendland(np.zeros((0, 3)), centers, weights, 0.3).shape == (0, 3)
 
 
 def test_baked_field_leads_back_from_moved_control_points() -> None:
