@@ -12,6 +12,7 @@ from .look import Look, Painted
 BACKGROUND = 245
 _INK_EDGE = 0.75
 """Softness in pixels of the borders between ink and paper."""
+_LOCKS = 25.0
 _CEL_STEP = 9.0
 """L between two flat tones of a cel drawing."""
 
@@ -46,6 +47,9 @@ def finish(
 def stroke_base(look: Look, painted: Painted) -> Float32Array:
     """The smooth picture on which strokes are laid: eyes stay, the photo's fine texture goes."""
     smooth = smooth_edges(painted.lab, 9.0, 2.5)
+    hair = painted.labels[..., 1:2]
+    if look.kind == "paint" and hair.max() > 0.5:  # its locks are painted anew
+        smooth = smooth + hair * (smooth_edges(painted.lab, _LOCKS, 2.5) - smooth)
     keep = painted.drawn[..., None]
     return np.asarray(smooth + (painted.lab - smooth) * keep, np.float32)
 

@@ -174,7 +174,7 @@ def _as_strong(
 ) -> list[Float32Array]:
     """Strokes as strong as the exemplar's: one factor per region for all frames, so they agree."""
     frame = frames[first]
-    canvas = Canvas(frame.lab, frame.labels, frame.place, frame.cover > 0.5)
+    canvas = Canvas(frame.lab, frame.labels, frame.place, frame.cover > 0.9)
     gain = matching_gain(source.energy, frame.lab, strokes[first], canvas)
     return [
         np.asarray(laid * (item.labels @ gain), np.float32)

@@ -11,6 +11,7 @@ region labels, place on the face, and from the second pass on the strokes laid s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,12 +20,11 @@ import torch
 
 from ..scene import Float32Array
 from .colorspace import blur, smooth_edges
+from .strokeshift import PATCH, every_pixel, whole_strokes
 
 IntArray = npt.NDArray[np.int64]
 LABELS = 3
 """Soft labels of a region picture: skin, hair, everything else."""
-_PATCH = 3
-"""Radius of a patch in pixels: 7 x 7, as small as holds a stroke's width and direction."""
 _STYLE_DIMENSIONS = 16
 _VOTES = (0.8, 1.2)
 """Widths in pixels of a patch's vote in the first rounds and in the last."""
@@ -33,7 +33,7 @@ _LATTICE, _SLANT = 29.0, 0.45
 _LEVELS = 33
 _BAND = 3.0
 """Pixels within which detail counts as stroke when its strength is measured."""
-_GAINS = (0.7, 1.9)
+_GAINS = (0.8, 1.6)
 _RARE = 0.01
 """A region with less than this share of the exemplar lends no strokes of its own."""
 
@@ -132,8 +132,8 @@ def prepare_source(
     usable = np.zeros((height, width), bool)
     # At a border of regions lies the painted person's outline, not the painter's hand.
     clear = (canvas.labels.max(2) > 0.8).astype(np.uint8)
-    clear = cv2.erode(clear, np.ones((2 * _PATCH + 1,) * 2, np.uint8)) > 0
-    usable[_PATCH : height - _PATCH, _PATCH : width - _PATCH] = True
+    clear = _large(cv2.erode(clear, np.ones((2 * PATCH + 1,) * 2, np.uint8)), canvas)
+    usable[PATCH : height - PATCH, PATCH : width - PATCH] = True
     rows, columns = np.nonzero(canvas.inside & usable & clear)
     if not len(rows):
         clear = np.ones_like(clear)
@@ -164,10 +164,22 @@ def prepare_source(
     )
 
 
+def _large(clear: npt.NDArray[Any], canvas: Canvas) -> npt.NDArray[np.bool_]:
+    """Without islands of a label too small to copy more than one stroke from."""
+    out = np.zeros(clear.shape, bool)
+    for label in range(LABELS):
+        own = ((clear > 0) & canvas.inside & (canvas.labels[..., label] > 0.5)).astype(np.uint8)
+        _, parts, stats, _ = cv2.connectedComponentsWithStats(own, connectivity=4)
+        size = stats[:, cv2.CC_STAT_AREA].astype(float)
+        size[0] = 0.0
+        out |= np.asarray(size > max(0.05 * size.sum(), 30.0))[parts]
+    return out
+
+
 def band_energy(
     lab: Float32Array, canvas: Canvas, clear: npt.NDArray[np.bool_] | None = None
 ) -> Float32Array:
-    """Standard deviation ``(3, 3)`` of the finest band per label and channel; NaN where unknown.
+    """Robust spread ``(3, 3)`` of the finest band per label and channel; NaN where unknown.
 
     Args:
         lab: ``(H, W, 3)`` CIELAB.
@@ -176,13 +188,14 @@ def band_energy(
     """
     if clear is None:
         near = (canvas.inside & (canvas.labels.max(2) > 0.8)).astype(np.uint8)
-        clear = cv2.erode(near, np.ones((2 * _PATCH + 1,) * 2, np.uint8), borderValue=(0,)) > 0
+        clear = cv2.erode(near, np.ones((2 * PATCH + 1,) * 2, np.uint8), borderValue=(0,)) > 0
     band = lab - blur(lab, _BAND)
     out = np.full((LABELS, 3), np.nan, np.float32)
     for label in range(LABELS):
         chosen = clear & (canvas.labels[..., label] > 0.8)
         if chosen.sum() > 200:
-            out[label] = band[chosen].std(0)
+            # Quantiles: eyes, nostrils and folds are no strokes, however much they contrast.
+            out[label] = np.subtract(*np.quantile(band[chosen], [0.84, 0.16], axis=0)) / 2
     return out
 
 
@@ -247,8 +260,8 @@ def lay_strokes(
         counts = np.bincount(best, minlength=len(source.spots)).astype(float)
         places = source.spots[best]
         if turn + 1 == passes:
-            places = _whole_strokes(source, spots, places, canvas.inside.shape)
-            spots, places = _every_pixel(source, spots, places, canvas.inside.shape)
+            places = whole_strokes(source.usable, spots, places, canvas.inside.shape)
+            spots, places = every_pixel(source.usable.shape, spots, places, canvas.inside.shape)
         # Patches that do not agree yet must not be averaged: the mean of strokes is no stroke, and
         # the next round would look for flat patches to go with it.
         spread = _VOTES[0] if turn + 1 < passes else _VOTES[1]
@@ -265,7 +278,7 @@ def _targets(canvas: Canvas, fixed: Float32Array) -> IntArray:
     missing = canvas.inside & (fixed < 0.99)
     near = cv2.dilate(missing.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     grid = np.zeros((height, width), bool)
-    grid[_PATCH : height - _PATCH : 2, _PATCH : width - _PATCH : 2] = True
+    grid[PATCH : height - PATCH : 2, PATCH : width - PATCH : 2] = True
     rows, columns = np.nonzero(near & grid)
     return np.stack([rows, columns], 1)
 
@@ -294,52 +307,6 @@ def _search(
     return np.asarray(torch.cat(best).numpy(), np.int64)
 
 
-def _whole_strokes(
-    source: StrokeSource, spots: IntArray, places: IntArray, shape: tuple[int, ...]
-) -> IntArray:
-    """Let neighbours that were copied from neighbouring places win: one stroke, not scraps of many.
-
-    Every target takes the shift (source minus target) that is commonest in its 5 x 5
-    neighbourhood, give or take a pixel (FaceBlit's modal filter, on shifts).
-    """
-    height, width = source.usable.shape
-    cell = (spots - _PATCH) // 2 + 2
-    field = np.full((shape[0] // 2 + 5, shape[1] // 2 + 5, 2), -9999, np.int16)
-    for turn in range(2):
-        # The second time, targets that lie farther off are asked: the winners spread.
-        reach = (1 + turn) * np.arange(-1, 2)
-        field[cell[:, 0], cell[:, 1]] = places - spots
-        around = [field[cell[:, 0] + dy, cell[:, 1] + dx] for dy in reach for dx in reach]
-        stack = np.stack(around, 1)
-        chosen, most = stack[:, 4], np.zeros(len(spots), np.int64)
-        for other in (4, 0, 1, 2, 3, 5, 6, 7, 8):
-            value = stack[:, other]
-            count = (np.abs(stack - value[:, None]).max(2) <= 1).sum(1) * (value[:, 0] > -9999)
-            place = spots + value
-            inside = (place >= 0).all(1) & (place < [height, width]).all(1)
-            row, column = np.where(inside[:, None], place, 0).T
-            better = (count > most) & inside & source.usable[row, column]
-            chosen = np.where(better[:, None], value, chosen)
-            most = np.where(better, count, most)
-        places = np.where((most > 0)[:, None], spots + chosen, places)
-    return np.asarray(places, np.int64)
-
-
-def _every_pixel(
-    source: StrokeSource, spots: IntArray, places: IntArray, shape: tuple[int, ...]
-) -> tuple[IntArray, IntArray]:
-    """Targets of every second pixel, and their sources, for all pixels.
-
-    With a target on every second pixel only, pixels between two that disagree are softer: a weave.
-    """
-    steps = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-    found = np.concatenate([places + step for step in steps])
-    target = np.concatenate([spots + step for step in steps])
-    limit = np.array(source.strokes.shape[:2]) - 1 - _PATCH
-    fits = (target < np.array(shape[:2]) - _PATCH).all(1)
-    return target[fits], np.minimum(found, limit)[fits]
-
-
 def _vote(
     source: StrokeSource,
     spots: IntArray,
@@ -350,8 +317,8 @@ def _vote(
     """Average of all patches over each pixel, heavier in a patch's middle."""
     total = np.zeros((*shape, 3), np.float32)
     weight = np.zeros(shape, np.float32)
-    for dy in range(-_PATCH, _PATCH + 1):
-        for dx in range(-_PATCH, _PATCH + 1):
+    for dy in range(-PATCH, PATCH + 1):
+        for dx in range(-PATCH, PATCH + 1):
             amount = np.float32(np.exp(-(dy * dy + dx * dx) / (2 * spread**2)))
             row, column = spots[:, 0] + dy, spots[:, 1] + dx  # all different: no two collide
             total[row, column] += amount * source.strokes[found[:, 0] + dy, found[:, 1] + dx]
@@ -428,7 +395,9 @@ def _guides(
     parts.append(tone[..., None] * np.sqrt(weights.tone / (1 / 12)))
     parts.append(_direction(light) * np.sqrt(weights.direction))
     reach = np.tanh(canvas.place / 2.5) * 2.5
-    parts.append(reach * np.sqrt(weights.position))
+    # Only a face has places for its strokes; hair and cloth are alike all over.
+    near = 0.35 + 0.65 * canvas.labels[..., :1]
+    parts.append(reach * near * np.sqrt(weights.position))
     parts.append(canvas.labels * present * np.sqrt(weights.labels))
     parts.append(_phase(light.shape) * np.sqrt(weights.phase))
     return np.asarray(np.concatenate(parts, axis=2), np.float32)

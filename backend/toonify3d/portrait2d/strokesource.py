@@ -9,7 +9,7 @@ from scipy.interpolate import RBFInterpolator
 
 from ..capture import landmarks as lm
 from ..scene import Float32Array, FloatArray
-from .colorspace import sample, to_lab
+from .colorspace import blur, sample, to_lab
 from .exemplar import Exemplar
 from .shape import COMPONENTS
 from .strokes import Canvas, GuideWeights, StrokeSource, prepare_source, split_strokes
@@ -18,6 +18,9 @@ STROKE_REACH = 0.035
 """Strokes are narrower than about this share of the face's width."""
 STROKE_CONTRAST = 16.0
 """CIELAB difference above which an edge in a painting is form, not a stroke."""
+LOCK_CONTRAST = 50.0
+"""The same in hair."""
+_CALM = 0.025
 _CLEARANCE = 0.035
 _GRID = 12
 
@@ -45,8 +48,13 @@ def exemplar_source(
     image = cv2.resize(exemplar.image, size, interpolation=cv2.INTER_AREA)
     lab = to_lab(np.asarray(image, np.uint8))
     reach = max(1.5, STROKE_REACH * exemplar.face_width * size[0] / width)
-    smooth, strokes = split_strokes(lab, reach, contrast)
     labels = np.asarray(cv2.resize(exemplar.labels, size, interpolation=cv2.INTER_AREA), np.float32)
+    labels = _calm_labels(labels, _CALM * exemplar.face_width * size[0] / width)
+    smooth, strokes = split_strokes(lab, reach, contrast)
+    if contrast < LOCK_CONTRAST:  # light and dark locks are the painter's hand, not form
+        hair = labels[..., 1:2]
+        smooth = smooth + hair * (split_strokes(lab, reach, LOCK_CONTRAST)[0] - smooth)
+        strokes = np.asarray(lab - smooth, np.float32)
     inside = labels.sum(2) > 0.5
     place = np.zeros((size[1], size[0], 2), np.float32)
     if targets is not None:
@@ -54,6 +62,13 @@ def exemplar_source(
         inside &= ~_organs(exemplar, size)
     canvas = Canvas(smooth, labels, place, inside)
     return prepare_source(canvas, strokes, weights or GuideWeights())
+
+
+def _calm_labels(labels: Float32Array, width: float) -> Float32Array:
+    """Labels by majority within ``width`` pixels: gilt locks before a dark ground are all hair."""
+    share = blur(labels, width) ** 3
+    total = share.sum(2, keepdims=True)
+    return np.asarray(share / np.maximum(total, 1e-6) * (total > 1e-3), np.float32)
 
 
 def _organs(exemplar: Exemplar, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
