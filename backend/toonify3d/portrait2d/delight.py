@@ -52,6 +52,8 @@ _LEAST_SPREAD = 0.02
 """Smallest variance of the normals along any axis: less shows the light from one side only."""
 _LEAST_EXPLAINED, _MATTERS = 0.12, 0.05
 """A light that explains less than this of the shading, yet removes more than that, is a guess."""
+_MOST_RESTLESS = 0.35
+"""Share of neighbours on the face's skin with a jump of albedo (a scan with known albedo: 0.02)."""
 
 
 def delight_strength(style: Exemplar, settings: StylizeSettings) -> float:
@@ -132,7 +134,9 @@ def find_light(scene: Scene, person: Person) -> RoomLight:
         reason = "no material covers enough of the person"
         return RoomLight(places.points, np.zeros_like(places.points), {"uncertain": reason})
     figures = _figures(fit, places, person)
-    if fit.explained < _LEAST_EXPLAINED and fit.removed > _MATTERS:
+    if fit.restless > _MOST_RESTLESS:
+        figures["uncertain"] = "the skin's own colours change from place to place"
+    elif fit.explained < _LEAST_EXPLAINED and fit.removed > _MATTERS:
         figures["uncertain"] = f"it explains only {fit.explained:.0%} of the shading"
     return RoomLight(places.points, fit.gain, figures)
 
@@ -153,7 +157,7 @@ def lit_places(scene: Scene, person: Person) -> LitPlaces:
     return LitPlaces(
         points,
         normals[rows],
-        _linear(observed.lab[rows]),
+        linear_colors(observed.lab[rows]),
         labels.argmax(axis=1),
         np.minimum(observed.seen[rows] / 3.0, 1.0) * sure,
         face[rows],
@@ -269,7 +273,8 @@ def _delit_lab(lab: Float32Array, gain: FloatArray) -> Float32Array:
     return to_lab(255.0 * remove_light(_srgb(lab), gain))
 
 
-def _linear(lab: Float32Array) -> FloatArray:
+def linear_colors(lab: Float32Array) -> FloatArray:
+    """Linear RGB ``(..., 3)`` of CIELAB."""
     return to_linear(_srgb(lab))
 
 

@@ -33,7 +33,7 @@ BOUNCE = 0.2
 on a scan with known albedo: with 0 creases come out too bright, from 0.3 on too dark)."""
 _OFFSET, _REACH = 0.003, 0.8
 """Metres: start of the rays above the surface, and how far the person can cast a shadow."""
-_SMOOTH = 0.05
+_SMOOTH = 0.02
 """Weight of the light's smoothness over directions against the fit."""
 _SCALE = 0.2
 """Log residual at which a place begins to count less (a brow, a mole)."""
@@ -47,7 +47,7 @@ _NEAR = 0.0085
 """Metres within which places are neighbours."""
 _LEAST = 100
 """Places that a material needs to take part."""
-MOST_GAIN, MOST_TINT = 0.9, 0.12
+MOST_GAIN, MOST_TINT = 1.0, 0.12
 """Bounds of the log light: luminance, and deviation of a channel from it."""
 
 
@@ -81,6 +81,7 @@ class LightFit:
         radiance: ``(D,)``, mean 1.
         gain: ``(N, 3)`` bounded log light at the places, median 0 on the reference.
         explained: Share of the shading's spread that the light explains, 0 to 1.
+        restless: Share of neighbours on the reference between which only albedo can jump so.
         removed: Mean absolute luminance gain on the reference, log.
     """
 
@@ -88,6 +89,7 @@ class LightFit:
     radiance: FloatArray
     gain: FloatArray
     explained: float
+    restless: float
     removed: float
 
     @property
@@ -148,16 +150,18 @@ def fit_light(places: LitPlaces, query: MeshQuery) -> LightFit | None:
         radiance = _solve(transfer, even, places.material, used, weight, smooth)
         light = np.log(np.maximum(transfer @ radiance, 1e-3))
         if step < _ROUNDS:
-            jumps = _integrate_jumps(luminance - light, chroma, pairs, weight)
+            steps = _steps_of_albedo(luminance - light, chroma, pairs)
+            jumps = _integrate(steps, pairs, weight)
     reference = places.reference & (weight > 0)
     gain = light - np.median(light[reference])
-    gain = _even_out(MOST_GAIN * np.tanh(gain / MOST_GAIN), pairs, len(gain))
+    gain = _even_out(_bounded(gain, MOST_GAIN), pairs, len(gain))
     tint = _tint(places, chroma, transfer.sum(axis=1), weight)
     return LightFit(
         directions,
         radiance,
         gain[:, None] + tint - np.median(tint[reference], axis=0),
         _explained(even, light, places.material, weight),
+        _share_of_steps(steps[reference[pairs].all(axis=1)]),
         float(np.abs(gain[reference]).mean()),
     )
 
@@ -216,26 +220,33 @@ def _neighbours(places: LitPlaces) -> IntArray:
     return np.asarray(pairs[same])
 
 
-def _integrate_jumps(
-    residual: FloatArray, chroma: FloatArray, pairs: IntArray, weight: FloatArray
-) -> FloatArray:
-    """The part of log albedo ``(N,)`` that changes in steps: a Poisson solve over the surface.
+def _steps_of_albedo(residual: FloatArray, chroma: FloatArray, pairs: IntArray) -> FloatArray:
+    """``(E,)`` differences of what the light leaves between neighbours; 0 where they are small."""
+    first, second = pairs.T
+    step = residual[first] - residual[second]
+    tinted = np.abs(chroma[first] - chroma[second]).max(axis=1) > _CHROMA_JUMP
+    return np.asarray(np.where((np.abs(step) > _JUMP) | tinted, step, 0.0))
+
+
+def _share_of_steps(steps: FloatArray) -> float:
+    return float((steps != 0).mean()) if len(steps) else 0.0
+
+
+def _integrate(step: FloatArray, pairs: IntArray, weight: FloatArray) -> FloatArray:
+    """``(N,)`` log albedo with these steps: a Poisson solve over the surface.
 
     A gap in a border is outvoted by the rest of it, where a flood fill would leak.
     """
     first, second = pairs.T
-    step = residual[first] - residual[second]
-    tinted = np.abs(chroma[first] - chroma[second]).max(axis=1) > _CHROMA_JUMP
-    step = np.where((np.abs(step) > _JUMP) | tinted, step, 0.0)
     trust = sparse.diags(np.minimum(weight[first], weight[second]) + 1e-3)
     edge = np.arange(len(pairs))
-    shape = (len(pairs), len(residual))
+    shape = (len(pairs), len(weight))
     ones = np.ones(len(pairs))
     gradient = (
         sparse.coo_matrix((ones, (edge, first)), shape)
         - sparse.coo_matrix((ones, (edge, second)), shape)
     ).tocsr()
-    system = (gradient.T @ trust @ gradient + 1e-3 * sparse.eye(len(residual))).tocsr()
+    system = (gradient.T @ trust @ gradient + 1e-3 * sparse.eye(len(weight))).tocsr()
     scale = sparse.diags(1.0 / system.diagonal())
     answer, _ = cg(system, gradient.T @ (trust @ step), rtol=1e-4, maxiter=600, M=scale)
     return np.asarray(answer)
@@ -272,7 +283,12 @@ def _tint(places: LitPlaces, chroma: FloatArray, sky: FloatArray, weight: FloatA
     ratio = inputs @ found
     rgb = np.stack([ratio[:, 0], np.zeros(len(ratio)), ratio[:, 1]], axis=1)
     rgb = rgb - (rgb @ LUMINANCE)[:, None]
-    return np.asarray(MOST_TINT * np.tanh(rgb / MOST_TINT))
+    return _bounded(rgb, MOST_TINT)
+
+
+def _bounded(values: FloatArray, most: float) -> FloatArray:
+    """Nearly unchanged up to half of ``most``, which is never exceeded."""
+    return np.asarray(values / (1.0 + np.abs(values / most) ** 4) ** 0.25)
 
 
 def _explained(
