@@ -73,6 +73,10 @@ def test_unseen_parts_take_the_colours_round_them(fields):
     speck = np.ones(len(v), bool)
     speck[:3] = False
     assert calm_colors(v, f, speck, colors) is None
+    crown = v[:, 2] > 0.49  # half a percent: what a camera at eye level misses
+    colors = np.where(crown[:, None], [0.1, 0.1, 0.1], [0.8, 0.6, 0.5])
+    calm = calm_colors(v, f, ~crown, colors)
+    assert np.abs(calm.colors[crown] - [0.8, 0.6, 0.5]).max() < 1e-9
 
 
 def test_spread_is_linear_where_it_can_be():

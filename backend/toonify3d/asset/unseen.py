@@ -1,7 +1,8 @@
 """What no frame shows: cut off flat where it is the bottom of the bust, coloured calmly elsewhere.
 
 Nothing supervises the fields where no camera looks. Under a bust that is the whole bottom, which
-comes out lumpy and with dark patches; behind ears and in nostrils it is small and stays as it is.
+comes out lumpy and with dark patches; the crown may have one too. Behind ears and in nostrils it is
+small and stays as it is.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ CAMERAS = 32
 LEAST_COSINE = 0.17
 # Metres by which a point may lie behind the first hit.
 SLACK = 0.004
-# Unseen pieces smaller than this share of the surface keep their colours.
-LEAST_SHARE = 0.01
+# The bottom is an unseen piece of at least this share of the surface. Smaller pieces keep their
+# colours below the second one: the crown of a head filmed at eye level has half a percent, nostrils
+# and hollows of ears a hundredth.
+LEAST_SHARE, LEAST_CALM = 0.01, 0.002
 # The bottom is looked for in the lowest part of the head's height.
 BOTTOM = 0.3
 # Colours run from seen to calm over this many rings of triangles.
@@ -112,7 +115,7 @@ def calm_colors(
         colors: ``(V, C)`` of the field.
     """
     total = float(_areas(vertices, faces).sum())
-    inner = _unseen_pieces(vertices, faces, ~seen, LEAST_SHARE * total)
+    inner = _unseen_pieces(vertices, faces, ~seen, LEAST_CALM * total)
     if not inner.any() or inner.all():
         return None
     out = spread(faces, inner, colors)
