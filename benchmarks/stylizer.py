@@ -177,7 +177,8 @@ class Bench:
         change = pipeline.change_shape(subject.person, style, StylizeSettings())
         bent = {view.frame.name: view.image for view in ordered}
         items = [(f, subject.scene.image(f), flat[f.name], bent[f.name]) for f in used]
-        return columns(measure(self.finder, self.jaw, items, subject.person, change))
+        drawn = choose_look(style.stats) in ("toon", "cel", "ink")
+        return columns(measure(self.finder, self.jaw, items, subject.person, change, drawn))
 
     def _distances(self, subject: Subject, style: Exemplar, view: StylizedView) -> dict[str, float]:
         scene, frame = subject.scene, view.frame
@@ -226,6 +227,23 @@ def write_sheet(path: Path, strips: list[np.ndarray]) -> None:
     cv2.imwrite(str(path), np.vstack(lines)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 
+def write_overview(path: Path, strips: list[np.ndarray], tile: int = 264) -> None:
+    """For the docs: the photo once, then exemplar, front and three-quarter, under 250 kB."""
+    size = (3 * tile, tile)
+    cells = [cv2.resize(s[:, TILE:], size, interpolation=cv2.INTER_AREA) for s in strips]
+    first = np.full_like(cells[0], 255)
+    photo = cv2.resize(strips[0][:, :TILE], (tile, tile), interpolation=cv2.INTER_AREA)
+    first[:, tile : 2 * tile] = photo
+    cells = [first, *cells]
+    cells += [np.full_like(first, 255)] * (len(cells) % 2)
+    gap = np.full((tile, 12, 3), 255, np.uint8)
+    lines = [np.hstack([a, gap, b]) for a, b in zip(cells[::2], cells[1::2], strict=True)]
+    for quality in range(88, 30, -6):
+        cv2.imwrite(str(path), np.vstack(lines)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        if path.stat().st_size < 250_000:
+            return
+
+
 def identity(rows: list[dict[str, Any]], faces: dict[str, list[float]]) -> str:
     """Share of pairings in which the stylized face is nearest to its own subject."""
     scored = [row for row in rows if row["face"] is not None]
@@ -264,6 +282,8 @@ def merge(runs: list[Path], out: Path) -> None:
             if row["subject"] == name
         ]
         write_sheet(out / f"sheet_{name}.jpg", strips)
+        if strips[0].shape[1] > 3 * TILE:
+            write_overview(out / f"overview_{name}.jpg", strips)
     names = [n for n in table[0] if n.endswith("%") or n == "consistency" or n.startswith("slope")]
     for column in names:
         values = [row[column] for row in table if not np.isnan(row[column])]

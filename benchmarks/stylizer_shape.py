@@ -25,6 +25,7 @@ import numpy.typing as npt
 from toonify3d.capture import landmarks as lm
 from toonify3d.portrait2d.exemplar import analyse
 from toonify3d.portrait2d.pipeline import Person, ShapeChange
+from toonify3d.portrait2d.refine import refine_landmarks
 from toonify3d.scene import ByteImage, Camera, Frame
 
 FloatArray = npt.NDArray[np.float64]
@@ -135,6 +136,7 @@ def measure(
     frames: Sequence[tuple[Frame, ByteImage, ByteImage, ByteImage]],
     person: Person,
     change: ShapeChange,
+    drawn: bool,
 ) -> dict[str, Slope]:
     """Slopes of ``eyes``, ``oval`` and ``mouth``.
 
@@ -144,6 +146,7 @@ def measure(
         frames: Frame, photo, stylized without and with the change of shape.
         person: Whose landmarks and surface say where each point should go.
         change: What was asked.
+        drawn: A toon, cel or ink look: its eyes have borders that can be measured.
     """
     answers: dict[str, list[_Answer]] = {"eyes": [], "oval": [], "mouth": []}
     for frame, *images in frames:
@@ -151,7 +154,8 @@ def measure(
         if any(item is None for item in found):
             continue
         raw = [item.points for item in found if item is not None]
-        _by_mesh(answers, frame.camera, images, raw, person, change)
+        found_eyes = [_drawn_eyes(i, p) if drawn else p for i, p in zip(images, raw, strict=True)]
+        _by_mesh(answers, frame.camera, [raw[0], *found_eyes[1:]], person, change)
         if jaw is not None:
             places = [jaw(image, points) for image, points in zip(images, raw, strict=True)]
             _by_jaw(answers, frame.camera, places, person, change)
@@ -161,20 +165,22 @@ def measure(
 def _by_mesh(
     answers: dict[str, list[_Answer]],
     camera: Camera,
-    images: Sequence[ByteImage],
-    raw: list[FloatArray],
+    points: list[FloatArray],
     person: Person,
     change: ShapeChange,
 ) -> None:
-    # As for exemplars: the detector draws drawn eyes towards human size, so they are measured.
-    points = [raw[0]] + [
-        analyse(i, None, p).points for i, p in zip(images[1:], raw[1:], strict=True)
-    ]
     moved = person.frame.to_world(change.targets)
     asked = camera.project(moved)[0] - camera.project(person.world)[0]
     for part, ids in MESH_PARTS.items():
         at = [p[list(ids), :2] for p in points]
         answers[part].append(_regress(asked[list(ids)], *at, 0.0))
+
+
+def _drawn_eyes(image: ByteImage, points: FloatArray) -> FloatArray:
+    """As for exemplars: the detector draws drawn eyes towards human size, so they are measured."""
+    taken = analyse(image, None, points)
+    skin = taken.labels[..., 0]
+    return refine_landmarks(points, taken.feature, skin, taken.stats.noise)
 
 
 def _by_jaw(
