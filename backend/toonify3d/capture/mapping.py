@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ GOOD_SHARE = 0.95
 """Share of the frames at which no other way of mapping is tried."""
 FEW_FEATURES = 1000
 """With fewer features in the typical picture, fainter ones are taken too."""
+RESCUE_PAIRS = 800
+"""At most so many pairs are matched to find a place for lost frames (20 ms each)."""
 FAINT_PEAK = 0.003
 """Contrast threshold of faint features (COLMAP's own: 0.0067): dark rooms, smooth surfaces."""
 
@@ -130,7 +132,9 @@ def check_features(work: Work) -> None:
         )
 
 
-def match(work: Work, pairs: list[tuple[int, int]], progress: Progress) -> None:
+def match(
+    work: Work, pairs: list[tuple[int, int]], progress: Progress, guided: bool = False
+) -> None:
     """Match pairs of pictures (positions) and verify them geometrically.
 
     Pictures in no order are few and far apart: there the found geometry guides a second, denser
@@ -143,7 +147,7 @@ def match(work: Work, pairs: list[tuple[int, int]], progress: Progress) -> None:
     matching = pycolmap.FeatureMatchingOptions()
     matching.use_gpu = bool(pycolmap.has_cuda)
     matching.num_threads = work.threads
-    matching.guided_matching = not work.ordered
+    matching.guided_matching = guided or not work.ordered
     pairing = pycolmap.ImportedPairingOptions()
     pairing.match_list_path = listing
     verification = pycolmap.TwoViewGeometryOptions()
@@ -166,7 +170,7 @@ def find_model(work: Work, progress: Progress) -> Any:
     Incremental mapping first, global mapping second: it needs no first pair and joins parts that
     hang together by few matches, but takes images in that do not belong (see :func:`drop_wrong`).
     A bad first pair ends an incremental try after a few images and a second, so other starts are
-    cheap.
+    cheap. What is still lost is matched with everything and offered to the best model again.
     """
     best, needed = None, GOOD_SHARE * len(work.names)
     tries: list[Callable[[Progress], dict[int, Any]]] = [
@@ -176,35 +180,122 @@ def find_model(work: Work, progress: Progress) -> Any:
         lambda part: _incremental(work, part, 4.0, retry=True),
     ]
     for number, attempt in enumerate(tries):
-        part = SubProgress(progress, number / len(tries), (number + 1) / len(tries))
+        part = SubProgress(progress, 0.2 * number, 0.2 * (number + 1))
         models = attempt(part).values()
         if not models:
             continue
         model = max(models, key=lambda item: int(item.num_reg_images()))
-        refine(model, work, part)
-        if drop_wrong(model, work.database, work.long_side):
-            refine(model, work, part)
+        _settle(model, work, part)
         if best is None or model.num_reg_images() > best.num_reg_images():
             best = model
         if best.num_reg_images() >= needed:
-            break
-    return best
+            return best
+    if best is None:
+        return None
+    return _with_lost(best, work, SubProgress(progress, 0.8, 1.0))
+
+
+def _settle(model: Any, work: Work, progress: Progress) -> None:
+    """Refine, and take out what the matches contradict."""
+    refine(model, work, progress)
+    if drop_wrong(model, work.database, work.long_side):
+        refine(model, work, progress)
+
+
+def _with_lost(model: Any, work: Work, progress: Progress) -> Any:
+    """The model grown by frames that found no place, or as it is when that makes it no better.
+
+    Between two parts of a walk (a fast turn, a plain wall) the usual distances find too few
+    matches: the lost frames are matched with all others, guided by the geometry found, and a
+    frame may then join by fewer points than COLMAP asks for. :func:`drop_wrong` has the last word.
+    """
+    names = {item.name for item in model.images.values() if item.has_pose}
+    lost = [i for i, name in enumerate(work.names) if name not in names]
+    kept = [i for i, name in enumerate(work.names) if name in names]
+    pairs = rescue_pairs(lost, kept, len(work.names), work.ordered)
+    match(work, pairs, SubProgress(progress, 0.0, 0.4), guided=True)
+    before, error = model.num_reg_images(), model.compute_mean_reprojection_error()
+    start = work.folder / "best"
+    shutil.rmtree(start, ignore_errors=True)
+    start.mkdir()
+    model.write(start)
+    grown = max(
+        _resumed(work, start, SubProgress(progress, 0.4, 0.9)).values(),
+        key=lambda item: int(item.num_reg_images()),
+        default=None,
+    )
+    if grown is None or grown.num_reg_images() <= before:
+        return model
+    _settle(grown, work, SubProgress(progress, 0.9, 1.0))
+    still = {item.name for item in grown.images.values() if item.has_pose}
+    worse = grown.compute_mean_reprojection_error() > max(1.25 * error, _usual_error(work))
+    return model if worse or not names < still else grown
+
+
+def _usual_error(work: Work) -> float:
+    """Half a pixel at 560 pixels; features are about as exact as their picture is fine."""
+    return 0.5 * max(1.0, work.long_side / 1120)
+
+
+def rescue_pairs(
+    lost: Sequence[int], kept: Sequence[int], count: int, ordered: bool
+) -> list[tuple[int, int]]:
+    """Pairs of lost frames with all others, at most :data:`RESCUE_PAIRS`.
+
+    Args:
+        lost: Positions of the frames without a camera.
+        kept: Positions of the others.
+        count: Of all frames.
+        ordered: Neighbours in the list are neighbours in space: the nearest (round the circle) go
+            first.
+    """
+    pairs = {(min(i, j), max(i, j)) for i in lost for j in (*kept, *lost) if i != j}
+    if len(pairs) <= RESCUE_PAIRS:
+        return sorted(pairs)
+
+    def apart(pair: tuple[int, int]) -> int:
+        return min(pair[1] - pair[0], count - pair[1] + pair[0])
+
+    nearest = sorted(pairs, key=lambda pair: (apart(pair) if ordered else 0, pair))
+    return sorted(nearest[:: 1 if ordered else -(-len(pairs) // RESCUE_PAIRS)][:RESCUE_PAIRS])
 
 
 def _incremental(
     work: Work, progress: Progress, angle: float, retry: bool = False
 ) -> dict[int, Any]:
+    options = _incremental_options(work)
+    options.mapper.init_min_tri_angle = angle
+    options.multiple_models = retry
+    # A second model starts elsewhere and may take in all that the first has: where the parts of a
+    # walk hang together by little, it depends on the start whether one finds to the other.
+    options.max_model_overlap = len(work.names) if retry else options.max_model_overlap
+    options.min_model_size = max(3, len(work.names) // 3) if retry else 3
+    return _incremental_mapping(work, options, progress)
+
+
+def _resumed(work: Work, start: Path, progress: Progress) -> dict[int, Any]:
+    options = _incremental_options(work)
+    options.multiple_models = False
+    options.mapper.abs_pose_min_num_inliers = 20
+    options.mapper.abs_pose_min_inlier_ratio = 0.2
+    return _incremental_mapping(work, options, progress, input_path=start)
+
+
+def _incremental_options(work: Work) -> Any:
     options = pycolmap.IncrementalPipelineOptions()
     options.num_threads = work.threads
     options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = SEED
     options.extract_colors = False
-    options.mapper.init_min_tri_angle = angle
-    options.multiple_models = retry
-    options.min_model_size = max(3, len(work.names) // 3) if retry else 3
     # The final adjustment does this work better; here it only has to stay on track.
     options.ba_global_frames_ratio = options.ba_global_points_ratio = 1.4
     options.ba_global_max_refinements = 2
     options.ba_local_max_refinements = 1
+    return options
+
+
+def _incremental_mapping(
+    work: Work, options: Any, progress: Progress, **more: Any
+) -> dict[int, Any]:
     registered = 0
 
     def count() -> None:
@@ -218,6 +309,7 @@ def _incremental(
         lambda: registered / len(work.names),
         options=options,
         next_image_callback=count,
+        **more,
     )
 
 
@@ -261,8 +353,7 @@ def refine(model: Any, work: Work, progress: Progress) -> None:
     ceres = options.ceres
     ceres.use_gpu = False
     ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    # Half a pixel at 560 pixels; features are about as exact as their picture is fine.
-    ceres.loss_function_scale = 0.5 * max(1.0, work.long_side / 1120)
+    ceres.loss_function_scale = _usual_error(work)
     ceres.solver_options.max_num_iterations = 80
     ceres.solver_options.function_tolerance = 1e-7
     ceres.solver_options.num_threads = work.threads

@@ -154,7 +154,7 @@ def _read(
 ) -> tuple[FrameChoice, list[ByteImage], SolvedCameras | None, dict[int, ByteImage]]:
     """The chosen frames, their cameras if the source has them, and the user's masks by index."""
     if is_posed(source):
-        choice, known, given = solved_from_posed(source, settings, progress)
+        choice, known, given = solved_from_posed(source, settings, root / WORK, progress)
         return choice, known.images, known, given
     _say_hdr(source, progress)
     choice = choose_frames(source, settings, progress)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
 from ..progress import Progress
-from ..scene import ByteImage
+from ..scene import ByteImage, Camera
 from .cameras import SolvedCameras, point_colors
+from .frame_store import stored
 from .posed import PosedCapture, PosedImage, load_posed, undistorted
 from .selection import FrameChoice
 from .settings import CaptureSettings
@@ -29,9 +31,15 @@ def check_posed(source: Path, min_frames: int) -> PosedCapture:
 
 
 def solved_from_posed(
-    source: Path, settings: CaptureSettings, progress: Progress
+    source: Path, settings: CaptureSettings, folder: Path, progress: Progress
 ) -> tuple[FrameChoice, SolvedCameras, dict[int, ByteImage]]:
     """Read, undistort and shrink the pictures; cameras as the file has them.
+
+    Args:
+        source: See :func:`~.posed.load_posed`.
+        settings: See :class:`CaptureSettings`.
+        folder: Where the pictures are kept (:mod:`.frame_store`).
+        progress: Gets updates.
 
     Returns:
         The choice (evenly spread when there are more than ``settings.max_frames``), the cameras
@@ -44,18 +52,9 @@ def solved_from_posed(
     count = len(capture.images)
     spread = np.linspace(0, count - 1, min(count, settings.max_frames)).round()
     indices = [int(i) for i in np.unique(spread)]
-    images, cameras = [], []
-    for done, index in enumerate(indices):
-        image, camera = undistorted(*_small(capture.images[index], settings.long_side))
-        images.append(image)
-        cameras.append(camera)
-        if image.shape != images[0].shape:
-            raise InputError(
-                f"The images have different sizes, {capture.images[index].path.name} differs from"
-                " the first; export them all in one size.",
-                "mixed_sizes",
-            )
-        progress.update((done + 1) / len(indices), "Reading images")
+    cameras: list[Camera] = []
+    found = _pictures([capture.images[i] for i in indices], settings.long_side, cameras, progress)
+    images = stored(found, len(indices), folder / "frames.raw")
     masks = _masks(capture, indices, (images[0].shape[1], images[0].shape[0]), settings)
     model = {"model": capture.kind, "focal_px": float(cameras[0].K[0, 0]), "k": 0.0}
     colors = point_colors(capture.points, cameras, images)
@@ -63,6 +62,25 @@ def solved_from_posed(
         cameras, list(range(len(indices))), images, capture.points, colors, float("nan"), model
     )
     return FrameChoice(indices, count, 0, 0), solved, masks
+
+
+def _pictures(
+    chosen: Sequence[PosedImage], long_side: int, cameras: list[Camera], progress: Progress
+) -> Iterator[ByteImage]:
+    """The undistorted pictures one by one; their cameras are added to ``cameras``."""
+    shape: tuple[int, ...] | None = None
+    for done, posed in enumerate(chosen):
+        image, camera = undistorted(*_small(posed, long_side))
+        shape = shape or image.shape
+        if image.shape != shape:
+            raise InputError(
+                f"The images have different sizes, {posed.path.name} differs from"
+                " the first; export them all in one size.",
+                "mixed_sizes",
+            )
+        cameras.append(camera)
+        progress.update((done + 1) / len(chosen), "Reading images")
+        yield image
 
 
 def _small(posed: PosedImage, long_side: int) -> tuple[ByteImage, PosedImage]:

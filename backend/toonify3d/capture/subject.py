@@ -144,7 +144,9 @@ def _line_distance(
     fundamental, _ = cv2.findFundamentalMat(start, stop, cv2.USAC_MAGSAC, 1.0, 0.999, 5000)
     if fundamental is None or fundamental.shape != (3, 3):
         return None
-    apart = sampson_distance(fundamental, _homogeneous(start), _homogeneous(stop))
+    apart = sampson_distance(
+        np.asarray(fundamental, np.float64), _homogeneous(start), _homogeneous(stop)
+    )
     apart *= 1000.0 / long_side
     if float(np.median(apart[room])) > LOST:
         return None
@@ -222,14 +224,16 @@ def _small_size(image: ByteImage) -> tuple[int, int]:
 def _features(image: ByteImage, person: npt.NDArray[np.floating[Any]]) -> _Features:
     width, height = _small_size(image)
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    gray = np.asarray(cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    small: ByteImage = np.asarray(
+        cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA), np.uint8
+    )
     sure = cv2.resize(np.asarray(person, np.float32), (width, height)) > 0.5
     kernel = np.ones((2 * round(MARGIN * max(width, height)) + 1,) * 2, np.uint8)
     inside = cv2.erode(sure.astype(np.uint8), kernel) > 0
     outside = cv2.dilate(sure.astype(np.uint8), kernel) == 0
-    points, descriptors = sift_features(gray, 2500)
+    points, descriptors = sift_features(small, 2500)
     column, row = points.astype(int).T
-    return _Features(gray, points, descriptors, inside[row, column], outside[row, column])
+    return _Features(small, points, descriptors, inside[row, column], outside[row, column])
 
 
 def _refined(
