@@ -26,6 +26,7 @@ from toonify3d.capture.posed import (
     to_opengl,
     undistorted,
 )
+from toonify3d.capture.posed_frames import solved_from_posed
 from toonify3d.capture.settings import CaptureSettings
 from toonify3d.errors import InputError
 from toonify3d.files import write_image
@@ -251,3 +252,30 @@ def test_too_few_posed_images_are_refused(capture, tmp_path):
     with pytest.raises(InputError) as caught:
         pipeline.check_source(tmp_path)
     assert caught.value.code == "too_few_frames"
+
+
+def test_pictures_of_posed_captures_are_kept_on_disk(capture, tmp_path):
+    write_images(tmp_path, capture)
+    folder = write_transforms(tmp_path, capture)
+    chosen = CaptureSettings(max_frames=7, long_side=64)
+    choice, solved, masks = solved_from_posed(folder, chosen, tmp_path / "w", SilentProgress())
+    assert len(choice.indices) == len(solved.images) == len(solved.cameras) == 7 and not masks
+    assert (tmp_path / "w" / "frames.raw").stat().st_size == 7 * 64 * 48 * 3
+    for index, image, camera in zip(choice.indices, solved.images, solved.cameras, strict=True):
+        assert isinstance(image.base, np.memmap) and camera.height == 64
+        true = cv2.resize(capture.images[index], (48, 64), interpolation=cv2.INTER_AREA)
+        assert np.abs(image.astype(int) - true).max() <= 1
+
+
+def test_posed_pictures_of_two_sizes_are_refused(capture, tmp_path):
+    write_images(tmp_path, capture)
+    folder = write_transforms(tmp_path, capture, per_frame=True)
+    document = json.loads((folder / "transforms.json").read_text())
+    large = np.repeat(np.repeat(capture.images[3], 2, axis=0), 2, axis=1)
+    write_image(tmp_path / "images" / "3.png", large)
+    (frame,) = [item for item in document["frames"] if item["file_path"].endswith("/3.png")]
+    frame["w"], frame["h"] = 2 * frame["w"], 2 * frame["h"]
+    (folder / "transforms.json").write_text(json.dumps(document))
+    with pytest.raises(InputError) as caught:
+        solved_from_posed(folder, CaptureSettings(), tmp_path / "w", SilentProgress())
+    assert caught.value.code == "mixed_sizes"
