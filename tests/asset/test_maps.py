@@ -109,7 +109,7 @@ def test_a_wall_shades_the_floor_beside_it_and_nothing_else():
     assert (np.diff(row[66:90]) > -4).all() and row[85] > row[66] + 60
 
 
-def test_regions_are_pure_colours_at_their_places():
+def test_regions_are_pure_colours_at_their_places(monkeypatch):
     v, f, atlas = flat_atlas()
     rng = np.random.default_rng(0)
     points = np.column_stack([rng.uniform(-1, 1, (4000, 2)), np.zeros(4000)])
@@ -125,6 +125,9 @@ def test_regions_are_pure_colours_at_their_places():
     assert shares == pytest.approx([35, 40, 25], abs=3) and sum(shares) == pytest.approx(
         100, abs=0.1
     )
+    monkeypatch.setattr("toonify3d.asset.maps.BAND_TEXELS", 256 * 50)  # six bands, the last short
+    banded, shares = region_map(regions, v, f, None, atlas, 256)
+    assert (banded == image).all() and shares == legend
     unseen = v[:, 0] > 0.4
     calm, _ = region_map(regions, v, f, unseen, atlas, 256)
     assert (calm[128, 240] == (0, 255, 0)).all()

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 
 from ..raycast import MeshQuery
 from ..scene import ByteImage, Float32Array, FloatArray, LabelledPoints
-from .bake import dilate
+from .bake import BAND_TEXELS, dilate
 from .raster import rasterize
 from .unseen import spread
 from .uv import Atlas
@@ -153,14 +153,21 @@ def region_map(
     labels = regions.labels[nearest].mean(axis=1).astype(np.float64)
     if unseen is not None:
         labels = spread(faces, unseen, labels)
-    owner, weights = rasterize(atlas.uv, atlas.faces, size, size)
-    covered = owner >= 0
-    corners = atlas.source[atlas.faces[owner[covered]]]
-    number = np.einsum("nk,nkc->nc", weights[covered], labels[corners]).argmax(axis=1)
     palette = np.array([REGION_COLORS[name] for name in regions.names], dtype=np.uint8)
     image = np.zeros((size, size, 3), dtype=np.uint8)
-    image[covered] = palette[number]
-    share = np.bincount(number, minlength=len(palette)) / max(len(number), 1)
+    covered = np.zeros((size, size), dtype=bool)
+    share = np.zeros(len(palette))
+    rows = max(1, BAND_TEXELS // size)
+    for start in range(0, size, rows):  # a whole 8k map at once would take gigabytes
+        height = min(rows, size - start)
+        owner, weights = rasterize(atlas.uv, atlas.faces, size, size, start, height)
+        inside = owner >= 0
+        corners = atlas.source[atlas.faces[owner[inside]]]
+        number = np.einsum("nk,nkc->nc", weights[inside], labels[corners]).argmax(axis=1)
+        covered[start : start + height] = inside
+        image[start : start + height][inside] = palette[number]
+        share += np.bincount(number, minlength=len(palette))
+    share /= max(float(share.sum()), 1.0)
     legend = {
         name: {
             "color": "#{:02x}{:02x}{:02x}".format(*REGION_COLORS[name]),
