@@ -72,6 +72,15 @@ def test_views_correct_each_other(result, capture):
     assert min(after) > 0.93
 
 
+def test_masks_are_not_too_wide_or_narrow(result, capture):
+    """In pixels of outline, on the mean of all views; the frame's border is no outline."""
+    pairs = list(zip(result, capture.masks, strict=True))
+    wrong = sum(float((mask / 255.0 - (true > 127)).sum()) for mask, true in pairs)
+    kernel = np.ones((3, 3), np.uint8)
+    rims = [(true > 127) & (cv2.erode(true, kernel) <= 127) for _, true in pairs]
+    assert abs(wrong / sum(int(rim.sum()) for rim in rims)) < 0.15
+
+
 def test_masks_are_crisp_and_whole(result):
     for mask in result:
         assert mask.dtype == np.uint8

@@ -169,7 +169,7 @@ def trace(
     along_z = rays @ small.c2w[:3, 2]
     origin = torch.as_tensor((origins[0] - center) / half, dtype=torch.float32, device=device)
     direction = torch.as_tensor(rays, dtype=torch.float32, device=device)
-    near, far = _cube_interval(origin, direction)
+    near, far = cube_interval(origin, direction)
     index = torch.nonzero(far > near).squeeze(1)
     distance = torch.zeros(len(rays), device=device)
     with one_thread():
@@ -179,9 +179,15 @@ def trace(
     return np.asarray(depth.reshape(height, width), np.float32)
 
 
-def _cube_interval(
+def cube_interval(
     origin: torch.Tensor, direction: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where rays enter and leave the cube ``[-1, 1]^3``: near and far ``(R,)``.
+
+    Args:
+        origin: ``(3,)``, the rays' common origin.
+        direction: Unit vectors ``(R, 3)``.
+    """
     inverse = 1.0 / torch.where(direction.abs() < 1e-9, torch.full_like(direction, 1e-9), direction)
     one, two = (-1.0 - origin) * inverse, (1.0 - origin) * inverse
     near = torch.minimum(one, two).amax(1).clamp_min(0.0)

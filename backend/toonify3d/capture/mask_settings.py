@@ -22,7 +22,7 @@ class MaskSettings:
     """Long image side in pixels for the vote across views."""
     refine_long_side: int = 560
     """Long image side in pixels at which the outline is decided; larger frames are scaled down."""
-    grid: int = 72
+    grid: int = 96
     """Cells along each side of the voting grid."""
     vote_views: int = 48
     """At most this many evenly spread views vote on a grid cell."""

@@ -7,7 +7,10 @@
    video and near each place (:mod:`colour_model`); with the outline as prior they give new guesses.
    Back to 2, mistrusting the guesses less each round (compare Campbell et al. 2010, "Automatic
    object segmentation from calibrated images").
-4. The last round runs at full size, the edges following the picture by a guided filter.
+4. The last round runs at full size; then every edge is moved to where its picture shows it
+   (:mod:`edges`).
+
+Nothing in this chain may push outlines to one side on the mean, because stage I follows them.
 """
 
 from __future__ import annotations
@@ -25,12 +28,14 @@ from ..progress import Progress, SubProgress
 from ..scene import ByteImage, Camera, Float32Array, FloatArray
 from .adapters.matting import external_masks
 from .colour_model import COLOURS, Palette, histogram, learn_palette, local_ratio
-from .hull import grid_points, largest_piece, silhouette_distance, trace, vote
+from .edges import refine_edge
+from .hull import UNSEEN, grid_points, largest_piece, vote
 from .look_at import NO_PERSON, Ball, look_at_ball
 from .mask_settings import MaskSettings
 from .object_start import look_at_ball_of_cameras, start_from_parallax, subject_found
 from .parallax import ball_evidence
 from .segmentation import PersonSegmenter
+from .silhouettes import silhouette, subpixel_distance
 
 BoolImage = npt.NDArray[np.bool_]
 NOT_A_PERSON = (
@@ -79,7 +84,7 @@ def compute_masks(
         )
         progress.update(0.45 + 0.3 * (number + 1) / settings.rounds, "Masks: vote across views")
     outlines = _vote_round(current, cameras, start.ball, settings, settings.rounds)
-    return _final_masks(images, outlines, start.own, views.palette, settings, progress)
+    return _final_masks(images, outlines, views.palette, settings, progress)
 
 
 @dataclass(frozen=True)
@@ -204,25 +209,34 @@ def _vote_round(
     settings: MaskSettings,
     number: int,
 ) -> list[Float32Array]:
-    """Signed distance images (pixels, positive outside) of the hull's outlines."""
+    """Signed distance images (pixels, positive outside) of the hull's outlines.
+
+    Args:
+        current: Per view log-odds of person; the outline runs between the pixels where they cross
+            zero.
+        cameras: One per view.
+        ball: Holds the subject.
+        settings: Of the masks.
+        number: Round; the first one mistrusts single views most.
+    """
     share = settings.outvoted if number == 0 else settings.outvoted / 4.0
+    if number == settings.rounds:
+        # Nothing is grossly wrong any more, but of the few views that graze a place the most inward
+        # one is inside by its noise.
+        share = settings.outvoted / 2.0
     chosen = np.unique(np.linspace(0, len(cameras) - 1, settings.vote_views).astype(int))
-    fields = [silhouette_distance(current[i] > 0.0) for i in chosen]
+    fields = [subpixel_distance(-current[i]) for i in chosen]
     count = settings.grid
     points = grid_points(ball.center, ball.radius, count)
     sdf = vote(points, fields, [cameras[i] for i in chosen], share, settings.min_seen)
+    cell = 2.0 * ball.radius / (count - 1)
+    # Where too few views see, "outside" is no distance: the end lies half way to the next corner.
+    sdf = np.where(sdf >= -UNSEEN, cell, sdf)
     outside_ball = np.linalg.norm(points - ball.center, axis=1) - ball.radius
     sdf = np.maximum(sdf, outside_ball).reshape(count, count, count).astype(np.float32)
-    grid = torch.from_numpy(largest_piece(sdf, 2.0 * ball.radius / (count - 1)))
+    grid = torch.from_numpy(largest_piece(sdf, cell))
     height, width = current[0].shape
-    outlines = []
-    for camera in cameras:
-        depth = trace(grid, ball.center, ball.radius, camera, width // 2, height // 2)
-        shown = cv2.resize((depth > 0).astype(np.float32), (width, height)) > 0.5
-        # Closing removes the pinholes that grazing rays leave.
-        closed = cv2.morphologyEx(shown.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5)))
-        outlines.append(silhouette_distance(closed > 0))
-    return outlines
+    return [silhouette(grid, ball.center, ball.radius, c, width, height) for c in cameras]
 
 
 def _check_person(outlines: Sequence[Float32Array], guesses: Sequence[Float32Array]) -> None:
@@ -236,6 +250,21 @@ def _check_person(outlines: Sequence[Float32Array], guesses: Sequence[Float32Arr
 
 
 @dataclass(frozen=True)
+class _Known:
+    """Pixels from the outline from which on a colour is the person's, or the room's."""
+
+    inside: float
+    outside: float
+    farthest: float
+
+    @classmethod
+    def of(cls, band: float, last: bool) -> _Known:
+        """The last outline is good to a pixel or two: then the shaded rim is looked at too."""
+        inside, outside = (0.15, 0.3) if last else (0.3, 0.7)
+        return cls(inside * band, outside * band, 10.0 * band)
+
+
+@dataclass(frozen=True)
 class _Colours:
     palette: Palette
     person: FloatArray
@@ -246,12 +275,12 @@ def _whole_video(
     labels: Sequence[npt.NDArray[np.uint8]],
     outlines: Sequence[Float32Array],
     palette: Palette,
-    band: float,
+    known: _Known,
 ) -> _Colours:
     person, room = np.full(COLOURS, 1e-9), np.full(COLOURS, 1e-9)
     for label, outline in zip(labels, outlines, strict=True):
-        person += histogram(label, outline < -0.3 * band)
-        room += histogram(label, outline > 0.7 * band)
+        person += histogram(label, outline < -known.inside)
+        room += histogram(label, outline > known.outside)
     return _Colours(palette, person / person.sum(), room / room.sum())
 
 
@@ -265,10 +294,11 @@ def _colour_round(
 ) -> list[Float32Array]:
     band = settings.band * max(images[0].shape[:2])
     labels = [palette(image) for image in images]
-    colours = _whole_video(labels, outlines, palette, band)
+    known = _Known.of(band, last=False)
+    colours = _whole_video(labels, outlines, palette, known)
     weights = (0.5, 0.6) if first else (1.0, 0.3)
     return [
-        _judge(image, label, outline, colours, band)
+        _judge(image, label, outline, colours, known)
         + weights[0] * _prior(outline, band)
         + weights[1] * guess
         for image, label, outline, guess in zip(images, labels, outlines, own, strict=True)
@@ -284,15 +314,14 @@ def _judge(
     labels: npt.NDArray[np.uint8],
     outline: Float32Array,
     colours: _Colours,
-    band: float,
+    known: _Known,
 ) -> Float32Array:
     """Log-odds of person by colour, smoothed along the picture's edges."""
     block = max(1, round(max(image.shape[:2]) / 70))
     reach = round(0.06 * max(image.shape[:2]))
-    room = (outline > 0.7 * band) & (outline < 10.0 * band)
-    ratio = local_ratio(
-        labels, outline < -0.3 * band, room, colours.person, colours.room, reach, block
-    )
+    room = (outline > known.outside) & (outline < known.farthest)
+    person = outline < -known.inside
+    ratio = local_ratio(labels, person, room, colours.person, colours.room, reach, block)
     radius = max(2, round(max(image.shape[:2]) / 70))
     return np.asarray(cv2.ximgproc.guidedFilter(image, ratio, radius, (0.04 * 255) ** 2))
 
@@ -300,40 +329,54 @@ def _judge(
 def _final_masks(
     images: Sequence[ByteImage],
     outlines: Sequence[Float32Array],
-    own: Sequence[Float32Array],
     palette: Palette,
     settings: MaskSettings,
     progress: Progress,
 ) -> list[ByteImage]:
+    """Colour, the views' common outline, and the picture's edge.
+
+    What single frames said at first is in the outlines; parallax and segmentation are coarser than
+    these, and fatter than the person.
+    """
     fitted = [_fit(image, settings.refine_long_side) for image in images]
     height, width = fitted[0].shape[:2]
     scale = height / outlines[0].shape[0]
     large = [cv2.resize(outline, (width, height)) * scale for outline in outlines]
     labels = [palette(image) for image in fitted]
     band = settings.band * max(height, width)
-    colours = _whole_video(labels, large, palette, band)
+    known = _Known.of(band, last=True)
+    colours = _whole_video(labels, large, palette, known)
     masks = []
     for index, image in enumerate(fitted):
-        logit = _judge(image, labels[index], large[index], colours, band)
-        logit += _prior(large[index], band) + 0.3 * cv2.resize(own[index], (width, height))
-        masks.append(_crisp(logit, images[index].shape[:2]))
+        logit = _judge(image, labels[index], large[index], colours, known)
+        # The outline is now four times as sure as in the rounds before.
+        logit += _prior(large[index], 0.25 * band)
+        edge = refine_edge(image, _whole(logit > 0.0), _whole)
+        masks.append(_drawn(edge, images[index].shape[:2]))
         progress.update(0.75 + 0.25 * (index + 1) / len(fitted), "Masks: outlines")
     return masks
 
 
-def _crisp(logit: Float32Array, shape: tuple[int, ...]) -> ByteImage:
-    """One piece without holes, its edge soft over one pixel, at the size ``shape``."""
-    if logit.shape != tuple(shape):
-        size = (shape[1], shape[0])
-        logit = np.asarray(cv2.resize(logit, size, interpolation=cv2.INTER_CUBIC), np.float32)
-    solid = (logit > 0.0).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(solid, connectivity=4)
+def _whole(solid: BoolImage) -> BoolImage:
+    """The largest piece without its holes."""
+    byte = solid.astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(byte, connectivity=4)
     if count < 2:
-        return np.zeros(shape, np.uint8)
-    solid = (labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())).astype(np.uint8)
-    contours, _ = cv2.findContours(solid, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(solid, contours, -1, (1.0,), cv2.FILLED)
-    return np.asarray(cv2.GaussianBlur(solid * 255, (3, 3), 0.5), np.uint8)
+        return np.zeros(solid.shape, np.bool_)
+    byte = (labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())).astype(np.uint8)
+    contours, _ = cv2.findContours(byte, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(byte, contours, -1, (1.0,), cv2.FILLED)
+    return np.asarray(byte > 0)
+
+
+def _drawn(distance: Float32Array, shape: tuple[int, ...]) -> ByteImage:
+    """A mask soft over one pixel, of the size ``shape``, from signed distances in pixels."""
+    if distance.shape != tuple(shape):
+        size = (shape[1], shape[0])
+        scale = np.float32(shape[0] / distance.shape[0])
+        larger = cv2.resize(distance, size, interpolation=cv2.INTER_CUBIC)
+        distance = np.asarray(larger, np.float32) * scale
+    return np.asarray((np.clip(0.5 - distance, 0.0, 1.0) * 255.0).round(), np.uint8)
 
 
 def _fit(image: ByteImage, long_side: int) -> ByteImage:

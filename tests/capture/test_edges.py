@@ -1,0 +1,94 @@
+"""Outlines to a fraction of a pixel."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from toonify3d.capture.edges import refine_edge
+from toonify3d.capture.silhouettes import silhouette, subpixel_distance
+from toonify3d.scene import Camera
+
+SIDE = 120
+
+
+def disc(radius, side=SIDE, center=(60.3, 59.6)):
+    """Distance of pixel centres to a circle, positive outside."""
+    y, x = np.mgrid[0:side, 0:side] + 0.5
+    return (np.hypot(x - center[0], y - center[1]) - radius).astype(np.float32)
+
+
+def radius_of(distance):
+    """Radius of the disc with the area that signed distances cover."""
+    return np.sqrt(np.clip(0.5 - distance, 0.0, 1.0).sum() / np.pi)
+
+
+@pytest.mark.parametrize("radius", [30.0, 30.25, 30.5, 30.75])
+def test_distance_is_finer_than_a_pixel(radius):
+    field = 7.0 * disc(radius) + 0.1 * disc(radius) ** 2
+    found = subpixel_distance(field)
+    near = np.abs(disc(radius)) < 0.7
+    assert np.abs(found - disc(radius))[near].mean() < 0.06
+    assert radius_of(found) == pytest.approx(radius, abs=0.04)
+
+
+def painting(radius, person, room, seed=0):
+    """A disc on a room, mixed at its edge, blurred and noisy as a video is, darker to its rim."""
+    distance = disc(radius)
+    share = np.clip(0.5 - distance, 0.0, 1.0)[..., None]
+    shade = np.clip(1.0 + 0.02 * np.minimum(distance, 0.0) + 0.2, 0.6, 1.0)[..., None]
+    picture = share * np.array(person) * shade + (1.0 - share) * np.array(room)
+    picture = cv2.GaussianBlur(picture, (0, 0), 0.6)
+    picture += np.random.default_rng(seed).normal(0.0, 3.0, picture.shape)
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("off", [-1.2, -0.5, 0.0, 0.6, 1.3])
+@pytest.mark.parametrize(
+    ("person", "room"), [((190, 150, 130), (60, 80, 90)), ((50,) * 3, (200,) * 3)]
+)
+def test_edge_goes_to_where_the_picture_shows_it(off, person, room):
+    found = refine_edge(painting(30.4, person, room), disc(30.4 + off) < 0, lambda mask: mask)
+    assert radius_of(found) == pytest.approx(30.4, abs=0.1)
+
+
+def test_edge_stays_where_both_sides_look_alike():
+    picture = painting(30.0, (120, 110, 100), (120, 110, 100))
+    picture = np.full_like(picture, 115)
+    found = refine_edge(picture, disc(31.5) < 0, lambda mask: mask)
+    assert radius_of(found) == pytest.approx(31.5, abs=0.1)
+
+
+def test_what_is_filled_or_removed_has_no_edge():
+    """A bright hole in the disc that ``whole`` fills stays filled."""
+    picture = painting(30.0, (190, 150, 130), (60, 80, 90))
+    picture[56:62, 57:63] = (60, 80, 90)
+
+    def whole(mask):
+        filled = mask.copy()
+        filled[50:70, 50:70] = True
+        return filled
+
+    solid = disc(30.0) < 0
+    solid[57:61, 58:62] = False
+    found = refine_edge(picture, solid, whole)
+    assert (found[52:68, 52:68] < 0).all()
+
+
+@pytest.mark.parametrize("count", [48, 96])
+def test_silhouette_of_a_ball_is_not_too_wide(count):
+    axis = np.linspace(-1.0, 1.0, count, dtype=np.float32)
+    mesh = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1)
+    sdf = torch.from_numpy((np.linalg.norm(mesh, axis=-1) - 0.6).astype(np.float32))
+    K = np.array([[300.0, 0.0, 60.0], [0.0, 300.0, 60.0], [0.0, 0.0, 1.0]])
+    c2w = np.eye(4)
+    c2w[2, 3] = -4.0
+    found = silhouette(sdf, np.zeros(3), 1.0, Camera(K, c2w, 120, 120), 120, 120)
+    # The cone that touches the ball has the half angle asin(0.6 / 4).
+    expected = 300.0 * np.tan(np.arcsin(0.6 / 4.0))
+    assert radius_of(found) == pytest.approx(expected, abs=0.12)
+    y, x = np.mgrid[0:120, 0:120] + 0.5
+    exact = np.hypot(x - 60, y - 60) - expected
+    assert np.abs(found - exact)[np.abs(exact) < 1.0].max() < 0.3
