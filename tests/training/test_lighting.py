@@ -30,6 +30,7 @@ from toonify3d.training.stage3 import adapt_texture, load_avatar
 
 LIGHTS = ((-0.8, -0.6, 0.0), (0.8, -0.6, 0.0), (0.0, -0.6, 0.8))
 AMBIENT, DIFFUSE = 0.5, 0.7
+STEPS = dataclasses.replace(SETTINGS, steps=90)
 HEAD = 0.1  # metres: the ball's radius as a head
 
 
@@ -108,7 +109,7 @@ def _albedos(folder, without_light):
             lit(views, geometry, scene, light, room),
             views[1].image,
             folder / f"run{number}",
-            SETTINGS,
+            STEPS,
             "cpu",
             SilentProgress(),
             light=grid,
@@ -205,3 +206,23 @@ def test_grid_says_what_the_places_say():
     state = grid.export_state()
     assert torch.equal(LightGrid.from_state(state).gain(places), grid.gain(places))
     assert LightGrid.from_state(None) is None
+
+
+def test_rendering_as_the_paper_does_multiplies_by_the_reflection(baked):
+    """Eq. 10 with what was learned, read from the file, and with a reflection that darkens."""
+    points, found, _, avatars = baked
+    avatar, geometry, folder = avatars[0]
+    toward = torch.nn.functional.normalize(-points, dim=1)
+    again = load_avatar(geometry, folder, "cpu")
+    color, gradient = again.shade(points, toward)
+    learned, _ = avatar.shade(points, toward)
+    assert (color - learned).abs().max() < 0.01  # the residual is kept in half precision
+    assert torch.equal(gradient, avatar.sdf_gradient(points))
+    darker = again.texture.reflection
+    with torch.no_grad():
+        darker.out.weight.zero_()
+        darker.out.bias.fill_(-0.5)
+    expected = 2.0 / (1.0 + np.exp(0.5)) * found[0]
+    assert np.abs(again.shade(points, toward)[0].numpy() - expected).max() < 0.01
+    again.texture.reflection = None
+    assert torch.equal(again.shade(points, toward)[0], again.color(points))

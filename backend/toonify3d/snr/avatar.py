@@ -6,11 +6,13 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .deformation import Deformation, pull_back_normal
 from .fields import SurfaceSample
 from .light_grid import LightGrid
 from .style_head import StyleHead
+from .texture import TextureField
 
 # Points per evaluation when no gradient is wanted: bounds memory whatever the caller asks for.
 CHUNK = 1 << 16
@@ -211,6 +213,25 @@ class StylizedAvatar:
     def color(self, y: Tensor) -> Tensor:
         """Albedo ``(N, 3)``, sRGB values in 0..1, at stylized points ``(N, 3)``."""
         return self.color_pair(y)[:, :3]
+
+    def shade(self, y: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Reflection times albedo (eq. 10) and gradient, each ``(N, 3)``, for :func:`.render_view`.
+
+        Where the reflection was not kept (rendering ``volume``, no adaption) it counts as 1.
+        """
+
+        def lit(part: Tensor) -> Tensor:
+            points, toward = part[:, :3], part[:, 3:]
+            albedo = self.color(points)
+            if not isinstance(self.texture, TextureField) or self.texture.reflection is None:
+                return albedo
+            feature = self.prior.evaluate(self.to_prior(points)).feature
+            normal = functional.normalize(self.sdf_gradient(points), dim=1)
+            shading: Tensor = self.texture.reflection(feature, normal, toward)
+            return (shading * albedo).clamp(0.0, 1.0)
+
+        with torch.no_grad():
+            return chunked(lit, torch.cat([y, directions], dim=1)), self.sdf_gradient(y)
 
     def color_pair(self, y: Tensor) -> Tensor:
         """Albedo and the real person's view-averaged colour there, ``(N, 6)``, sRGB in 0..1."""

@@ -196,6 +196,10 @@ class TextureField(nn.Module):
         local: See :class:`LocalResidual`.
         belief: See :class:`BeliefMaps`.
         light: The room's light, which the colours that the map gets do not have; None: they do.
+
+    Attributes:
+        reflection: ``s`` of eq. 10 as it was learned with the albedo, to render as the paper does;
+            None when it is not known. The albedo does not need it.
     """
 
     def __init__(
@@ -207,6 +211,7 @@ class TextureField(nn.Module):
     ) -> None:
         super().__init__()
         self.global_map, self.local, self.belief, self.light = global_map, local, belief, light
+        self.reflection: Reflection | None = None
 
     def forward(self, y: Tensor, color: Tensor, feature: Tensor) -> Tensor:
         """Albedo ``(N, 3)`` in 0..1.

@@ -67,6 +67,7 @@ class TextureAdaption:
         )
         self.texture = TextureField(global_map, local, belief, light).to(device)
         self.reflection = Reflection(width).to(device)
+        self.texture.reflection = self.reflection
         self.discriminator = PaletteDiscriminator().to(device)
         self.posterize = Posterize(palette)
         self.weight = points.belief * dominance(belief, points, settings.view_sharpness)
@@ -130,6 +131,7 @@ class TextureAdaption:
             "projections": self.texture.belief.projections,
             "features": self.texture.global_map.features,
             "global_map": self.texture.global_map.state_dict(),
+            "reflection": self.reflection.state_dict(),
             "grid": list(local.shape),
             # Half precision is a thousandth of a logit here, a tenth of a grey level.
             "local": {name: value.half() for name, value in local.state_dict().items()},
@@ -242,6 +244,9 @@ def load_surface_texture(state: dict[str, Any], device: torch.device | str) -> T
     local.load_state_dict({name: value.float() for name, value in state["local"].items()})
     light = LightGrid.from_state(state.get("light"))
     texture = TextureField(global_map, local, maps, light).to(device)
+    if "reflection" in state:  # not in results of earlier versions
+        texture.reflection = Reflection(state["features"]).to(device)
+        texture.reflection.load_state_dict(state["reflection"])
     texture.requires_grad_(False)
     return texture
 
