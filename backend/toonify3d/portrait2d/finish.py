@@ -12,7 +12,9 @@ from .look import Look, Painted
 BACKGROUND = 245
 _INK_EDGE = 0.75
 """Softness in pixels of the borders between ink and paper."""
+_BESIDE_LINES = 0.7
 _LOCKS = 25.0
+"""CIELAB difference below which hair is smoothed before its strokes are laid."""
 _CEL_STEP = 9.0
 """L between two flat tones of a cel drawing."""
 
@@ -33,6 +35,8 @@ def finish(
         lab = _flat_tones(lab, painted)
     if strokes is not None:
         calm = 1 - 0.75 * painted.drawn[..., None]
+        if look.kind == "hatch":  # the lines of hatching carry part of the tone
+            calm = calm * _BESIDE_LINES
         lab = stroke_base(look, painted) + strokes * look.settings.strokes * calm
     if marks is not None:
         lab = (

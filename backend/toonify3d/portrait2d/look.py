@@ -252,7 +252,8 @@ def _own_features(
     structure = np.clip(photo - beside, -40, 25)
     structure[..., 1:] *= 0.5
     if look.kind == "hatch":  # darker is more pigment, nothing else
-        dark = np.clip(-structure[..., :1] / 30.0, 0, 1) * np.minimum(own.sum(2, keepdims=True), 1)
+        place = np.minimum(0.6 * own[..., :1] + own[..., 1:], 1)  # lips are a tone, not a shape
+        dark = np.clip(-structure[..., :1] / 30.0, 0, 1) * place
         return np.asarray(skin_colour + (look.line_lab - skin_colour) * dark, np.float32)
     lips, brows = own[..., :1], own[..., 1:2]
     limit = np.array([9.0, 16.0, 16.0], np.float32)
