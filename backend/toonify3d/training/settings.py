@@ -13,7 +13,7 @@ class PriorSettings:
 
     fields: FieldSettings = field(default_factory=FieldSettings)
     """Architecture of F_geo and F_app."""
-    steps: int = 1500
+    steps: int = 2000
     """Optimizer steps (paper: 300,000)."""
     rays: int = 1024
     """Rays per step (paper: 512)."""
