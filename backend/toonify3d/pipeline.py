@@ -23,7 +23,7 @@ from .portrait2d.folder import load_folder_views
 from .portrait2d.person_regions import person_regions
 from .portrait2d.pipeline import study_person, stylize_views
 from .portrait2d.store import load_stylized
-from .progress import SubProgress
+from .progress import Progress, SubProgress
 from .room import Room
 from .scene import Scene
 from .service.job import JobFolder
@@ -141,28 +141,7 @@ def _style_steps(context: RunContext, scene: Scene, settings: JobSettings, style
     room = Room(scene, prior_mesh, job.prior / "light.npz", reporter)
 
     def portraits() -> dict[str, Any]:
-        folder = folders["portraits"]
-        if style.portraits is not None:
-            made = load_folder_views(
-                scene, style.portraits, style.exemplar, chosen.stylize, reporter, folder
-            )
-        elif style.stylizer != "builtin":
-            stylizer = open_stylizer(style.stylizer, chosen.adapter, device)
-            made = stylize_with(stylizer, scene, folder, chosen.stylize, reporter)
-        else:
-            person = study_person(scene, prior_mesh, SubProgress(reporter, 0.0, 0.2))
-            made = stylize_views(
-                scene,
-                prior_mesh,
-                style.exemplar,
-                folder,
-                chosen.stylize,
-                SubProgress(reporter, 0.2, 1.0),
-                landmarks_file=style.landmarks,
-                person=person,
-                light=room.light(person) if chosen.stylize.delight > 0 else None,
-            )
-        return {"views_stylized": len(made.views), "room_light": room.figures(made.delight)}
+        return _make_portraits(style, room, folders["portraits"], device, reporter)
 
     run_step(context, "portraits", folders["portraits"], keys["portraits"], portraits)
     stylized = load_stylized(folders["portraits"], scene)
@@ -221,6 +200,34 @@ def _style_steps(context: RunContext, scene: Scene, settings: JobSettings, style
         asset,
         lambda folder: write_report(context, folder, settings, style),
     )
+
+
+def _make_portraits(
+    style: Style, room: Room, folder: Path, device: str, progress: Progress
+) -> dict[str, Any]:
+    """The stylized portraits in ``folder``, made or brought; figures for the report."""
+    scene, chosen = room.scene, style.settings
+    if style.portraits is not None:
+        made = load_folder_views(
+            scene, style.portraits, style.exemplar, chosen.stylize, progress, folder
+        )
+    elif style.stylizer != "builtin":
+        stylizer = open_stylizer(style.stylizer, chosen.adapter, device)
+        made = stylize_with(stylizer, scene, folder, chosen.stylize, progress)
+    else:
+        person = study_person(scene, room.prior_mesh, SubProgress(progress, 0.0, 0.2))
+        made = stylize_views(
+            scene,
+            room.prior_mesh,
+            style.exemplar,
+            folder,
+            chosen.stylize,
+            SubProgress(progress, 0.2, 1.0),
+            landmarks_file=style.landmarks,
+            person=person,
+            light=room.light(person) if chosen.stylize.delight > 0 else None,
+        )
+    return {"views_stylized": len(made.views), "room_light": room.figures(made.delight)}
 
 
 def _metrics(folder: Path) -> dict[str, Any]:
