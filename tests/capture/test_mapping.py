@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pycolmap
 import pytest
 
 from toonify3d.capture import cameras as cameras_module
@@ -87,7 +88,32 @@ def test_a_worse_model_is_never_taken(tmp_path, monkeypatch, names, error, taken
     grown = FakeModel(names, error)
     monkeypatch.setattr(mapping, "match", lambda *_, **__: None)
     monkeypatch.setattr(mapping, "_resumed", lambda *_: {0: grown})
-    monkeypatch.setattr(mapping, "_settle", lambda *_: None)
+    monkeypatch.setattr(mapping, "_settle", lambda model, *_: model)
     best = FakeModel("abc", 0.4)
     found = mapping._with_lost(best, work, SilentProgress())
     assert (found is grown) == taken and (found is best) != taken
+
+
+def _synthetic(distortion: float, noise: float = 0.3) -> pycolmap.Reconstruction:
+    """Twelve cameras round a cloud of points, seen through a lens with this distortion."""
+    pycolmap.set_random_seed(3)
+    options = pycolmap.SyntheticDatasetOptions()
+    options.num_rigs, options.num_frames_per_rig, options.num_points3D = 1, 12, 400
+    options.camera_params = [1280.0, 512.0, 384.0, distortion]
+    model = pycolmap.synthesize_dataset(options)
+    disturbance = pycolmap.SyntheticNoiseOptions()
+    disturbance.point2D_stddev = noise
+    pycolmap.synthesize_noise(disturbance, model)
+    return model
+
+
+@pytest.mark.parametrize("distortion", [0.0, 0.05, -0.03])
+def test_a_lens_is_bent_only_where_the_matches_say_so(distortion, tmp_path):
+    names = [f"{i}" for i in range(12)]
+    work = Work(tmp_path, tmp_path, names, 1024, CaptureSettings(threads=1))
+    model = mapping.refine(_synthetic(distortion), work, SilentProgress())
+    (lens,) = model.cameras.values()
+    if distortion == 0.0:
+        assert lens.params[3] == 0.0
+    assert lens.params[3] == pytest.approx(distortion, abs=0.01)
+    assert lens.params[0] == pytest.approx(1280.0, rel=0.008)

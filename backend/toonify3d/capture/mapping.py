@@ -6,6 +6,8 @@ progress and cancelling work meanwhile.
 
 from __future__ import annotations
 
+import copy
+import math
 import shutil
 import threading
 from collections.abc import Callable, Sequence
@@ -185,7 +187,7 @@ def find_model(work: Work, progress: Progress) -> Any:
         if not models:
             continue
         model = max(models, key=lambda item: int(item.num_reg_images()))
-        _settle(model, work, part)
+        model = _settle(model, work, part)
         if best is None or model.num_reg_images() > best.num_reg_images():
             best = model
         if best.num_reg_images() >= needed:
@@ -195,11 +197,12 @@ def find_model(work: Work, progress: Progress) -> Any:
     return _with_lost(best, work, SubProgress(progress, 0.8, 1.0))
 
 
-def _settle(model: Any, work: Work, progress: Progress) -> None:
-    """Refine, and take out what the matches contradict."""
-    refine(model, work, progress)
+def _settle(model: Any, work: Work, progress: Progress) -> Any:
+    """The model refined, without what the matches contradict."""
+    model = refine(model, work, progress)
     if drop_wrong(model, work.database, work.long_side):
-        refine(model, work, progress)
+        model = refine(model, work, progress)
+    return model
 
 
 def _with_lost(model: Any, work: Work, progress: Progress) -> Any:
@@ -226,7 +229,7 @@ def _with_lost(model: Any, work: Work, progress: Progress) -> Any:
     )
     if grown is None or grown.num_reg_images() <= before:
         return model
-    _settle(grown, work, SubProgress(progress, 0.9, 1.0))
+    grown = _settle(grown, work, SubProgress(progress, 0.9, 1.0))
     still = {item.name for item in grown.images.values() if item.has_pose}
     worse = grown.compute_mean_reprojection_error() > max(1.25 * error, _usual_error(work))
     return model if worse or not names < still else grown
@@ -344,12 +347,40 @@ def _mapping(
     return found
 
 
-def refine(model: Any, work: Work, progress: Progress) -> None:
-    """Final bundle adjustment: Cauchy loss, tracks of three or more, to convergence."""
+def refine(model: Any, work: Work, progress: Progress) -> Any:
+    """The model after the final bundle adjustment: Cauchy loss, tracks of three or more.
+
+    In a walk round a head, focal length and distortion make up for one another: on lps, rendered
+    without distortion, k = 0.0068 fitted better by 0.004 % of the cost, made the focal length
+    0.9 % too long and the head 0.95 % too small against the circle of cameras. So the lens keeps a
+    distortion only where the matches ask for it: where the gain in log-likelihood exceeds twice
+    what the Bayesian information criterion demands (the features of a track are no independent
+    witnesses). Made-up distortions of 0.01 on lps and f2 exceed it.
+    """
     for identifier in [i for i, p in model.points3D.items() if p.track.length() < 3]:
         model.delete_point3D(identifier)
+    bent = _adjust(model, work, True, SubProgress(progress, 0.0, 0.6))
+    model.update_point_3d_errors()
+    simple = copy.deepcopy(model)
+    for lens in simple.cameras.values():
+        lens.params = [*lens.params[:3], 0.0]
+    plain = _adjust(simple, work, False, SubProgress(progress, 0.6, 1.0))
+    simple.update_point_3d_errors()
+    gain = (plain.final_cost - bent.final_cost) / _variance(model)
+    return model if gain > math.log(max(bent.num_residuals, 2)) else simple
+
+
+def _variance(model: Any) -> float:
+    """Variance of a feature's coordinate in square pixels, from the typical error of a point."""
+    typical = float(np.median([point.error for point in model.points3D.values()] or [1.0]))
+    return float(2.0 / math.pi * max(typical, 1e-3) ** 2)  # mean of a Rayleigh distribution
+
+
+def _adjust(model: Any, work: Work, distortion: bool, progress: Progress) -> Any:
+    """Bundle adjustment with or without the lens's distortion; Ceres' summary."""
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
+    options.refine_extra_params = distortion
     ceres = options.ceres
     ceres.use_gpu = False
     ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
@@ -362,8 +393,8 @@ def refine(model: Any, work: Work, progress: Progress) -> None:
         config.add_image(identifier)
     config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     adjuster = pycolmap.create_default_bundle_adjuster(options, config, model)
-    _run(adjuster.solve, progress, "Cameras: refining", 0.08 * len(work.names))
-    model.update_point_3d_errors()
+    summary = _run(adjuster.solve, progress, "Cameras: refining", 0.08 * len(work.names))
+    return summary.ceres_summary
 
 
 def _run(
