@@ -87,6 +87,12 @@ def compute_masks(
     return _final_masks(images, outlines, views.palette, settings, progress)
 
 
+_SPIKE = 5
+"""Pieces thinner than this many pixels are thin."""
+_STICKS_OUT = 2.5
+"""Pixels by which a thin piece may lie outside the views' common outline."""
+
+
 @dataclass(frozen=True)
 class _Views:
     """The capture at the size of the vote, and smaller for the parallax."""
@@ -351,10 +357,25 @@ def _final_masks(
         logit = _judge(image, labels[index], large[index], colours, known)
         # The outline is now four times as sure as in the rounds before.
         logit += _prior(large[index], 0.25 * band)
-        edge = refine_edge(image, _whole(logit > 0.0), _whole)
+        solid = _without_spikes(_whole(logit > 0.0), large[index])
+        edge = refine_edge(image, solid, _whole)
         masks.append(_drawn(edge, images[index].shape[:2]))
         progress.update(0.75 + 0.25 * (index + 1) / len(fitted), "Masks: outlines")
     return masks
+
+
+def _without_spikes(solid: BoolImage, outline: Float32Array) -> BoolImage:
+    """Without thin pieces that stick out of the views' common outline.
+
+    Where an edge of the room meets the person's, the colours smoothed along edges leak out along
+    it, a pixel or two thick (seen on lps, at the ends of the coloured blocks).
+    """
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_SPIKE, _SPIKE))
+    opened = np.asarray(cv2.morphologyEx(solid.astype(np.uint8), cv2.MORPH_OPEN, kernel)) > 0
+    thin = solid & ~opened
+    _, labels = cv2.connectedComponents(thin.astype(np.uint8), connectivity=4)
+    out = np.unique(labels[thin & (outline > _STICKS_OUT)])
+    return np.asarray(solid & ~np.isin(labels, out[out > 0]))
 
 
 def _whole(solid: BoolImage) -> BoolImage:

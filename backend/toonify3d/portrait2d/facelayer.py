@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from scipy.interpolate import RBFInterpolator
 
 from ..capture import landmarks as lm
@@ -27,6 +28,9 @@ _CLEAN = 0.5
 """Exemplars painted less than this have shapes with clear borders."""
 _REACH = 0.3
 """How far beyond its landmarks, in eye distances, a drawn eye or brow may reach."""
+_SPUR = 0.4
+"""Share of a brow's thickness below which what hangs on it is a spur: a lid's or an eye's line,
+bent onto a shut eye, can touch the brow."""
 _MARGIN = {"eye": 0.11, "brow": 0.07, "lips": 0.03}
 
 
@@ -262,7 +266,8 @@ def _with_brows(
             margin = 0.025
         brow = None
         if exemplar.painted < _CLEAN:
-            brow = _whole_organ(inside, drawn, _others(layer, targets, contour))
+            rest = _others(layer, targets, contour)
+            brow = _whole_organ(inside, drawn, rest, _SPUR)
         opacity = np.maximum(opacity, _organ(inside, drawn, margin, 0.0) if brow is None else brow)
         organs = np.maximum(organs, smoothstep(inside, -0.2, -0.1))  # with stray hairs of its own
     return replace(layer, feature=opacity, organs=organs)
@@ -323,7 +328,7 @@ def _organ(inside: Float32Array, drawn: Float32Array, margin: float, core: float
 
 
 def _whole_organ(
-    inside: Float32Array, drawn: Float32Array, rest: Float32Array
+    inside: Float32Array, drawn: Float32Array, rest: Float32Array, spur: float = 0.0
 ) -> Float32Array | None:
     """Opacity of the whole drawn shape that a contour touches, however far it reaches beyond it.
 
@@ -334,12 +339,15 @@ def _whole_organ(
         inside: Signed distance to the contour.
         drawn: How surely a pixel is drawn.
         rest: Largest signed distance to the other eyes and brows.
+        spur: Share of the shape's thickness below which parts of it are left out.
     """
     zone = (inside > -_REACH) & (inside >= rest)
     on = ((drawn > 0.35) & zone).astype(np.uint8)  # the white of an eye on light skin
     _, labels = cv2.connectedComponents(on)
     touching = np.unique(labels[(inside > 0) & (on > 0)])
     shape = np.isin(labels, touching[touching > 0])
+    if spur and shape.any():
+        shape = _without_spurs(shape, spur)
     core = inside > 0
     if shape.sum() < 0.25 * core.sum():
         return None
@@ -347,6 +355,15 @@ def _whole_organ(
         return None
     away = cv2.distanceTransform((~shape).astype(np.uint8), cv2.DIST_L2, 5)
     return np.asarray(smoothstep(drawn, 0.1, 0.5) * smoothstep(away, 3.0, 1.0), np.float32)
+
+
+def _without_spurs(shape: npt.NDArray[np.bool_], share: float) -> npt.NDArray[np.bool_]:
+    """A shape without the parts thinner than ``share`` of its thickest (a morphological opening)."""
+    depth = cv2.distanceTransform(shape.astype(np.uint8), cv2.DIST_L2, 5)
+    radius = share * float(depth.max())
+    thick = np.asarray(depth > radius)
+    away = cv2.distanceTransform((~thick).astype(np.uint8), cv2.DIST_L2, 5)
+    return np.asarray(shape & (away <= 1.05 * radius + 0.5))
 
 
 def _others(layer: FaceLayer, targets: FloatArray, contour: tuple[int, ...]) -> Float32Array:
