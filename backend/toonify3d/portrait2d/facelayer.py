@@ -358,7 +358,7 @@ def _whole_organ(
 
 
 def _without_spurs(shape: npt.NDArray[np.bool_], share: float) -> npt.NDArray[np.bool_]:
-    """A shape without the parts thinner than ``share`` of its thickest (a morphological opening)."""
+    """A shape without what is thinner than ``share`` of its thickest (morphological opening)."""
     depth = cv2.distanceTransform(shape.astype(np.uint8), cv2.DIST_L2, 5)
     radius = share * float(depth.max())
     thick = np.asarray(depth > radius)
