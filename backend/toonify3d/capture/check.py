@@ -17,6 +17,7 @@ import numpy as np
 
 from ..scene import ByteImage, FloatArray
 from .landmarks import FaceLandmarker, FaceLandmarks
+from .matching import RecentFeatures
 from .object_start import circles_something
 from .posed import is_posed, load_posed
 from .probe import VideoInfo, probe
@@ -24,7 +25,7 @@ from .segmentation import GENERAL, PersonSegmenter
 from .selection import DUPLICATE_MOTION, FrameChoice, measure_sharpness, select
 from .settings import CaptureSettings
 from .subject import SubjectMotion, epipolar_motion
-from .turn import Step, Turn, estimate_turn, measure_step
+from .turn import STEP_FEATURES, Step, Turn, estimate_turn, measure_step
 from .video import check_source, decode, image_files, read_image
 
 LOOK_SIDE = 640
@@ -217,9 +218,12 @@ def _read(
     sharpness: list[float] = []
     kept: list[tuple[int, int, ByteImage]] = []
     every, moved, before, index = 1, 0, None, -1
+    features = RecentFeatures(STEP_FEATURES)
     for index, image in decode(source, LOOK_SIDE, every=stride):
         gray = _small_gray(image)
-        steps.append(Step(0.0, 0.0, 1.0, 0.0) if before is None else measure_step(before, gray))
+        steps.append(
+            Step(0.0, 0.0, 1.0, 0.0) if before is None else measure_step(before, gray, features)
+        )
         sharpness.append(measure_sharpness(gray))
         before = gray
         moved += steps[-1].motion > DUPLICATE_MOTION or len(steps) == 1

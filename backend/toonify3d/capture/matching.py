@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from ..scene import ByteImage, FloatArray
 
+Features = tuple[FloatArray, npt.NDArray[np.float32]]
+"""Points and descriptors."""
 
-def sift_features(
-    gray: ByteImage, count: int, contrast: float = 0.015
-) -> tuple[FloatArray, npt.NDArray[np.float32]]:
+
+def sift_features(gray: ByteImage, count: int, contrast: float = 0.015) -> Features:
     """Image points ``(N, 2)`` (pixel centres at halves, see Camera) and descriptors ``(N, 128)``.
 
     Args:
@@ -29,6 +30,26 @@ def sift_features(
     if descriptors is None:
         descriptors = np.zeros((0, 128), np.float32)
     return points, descriptors
+
+
+class RecentFeatures:
+    """SIFT features of pictures, those of the last two remembered: neighbours share a picture.
+
+    Args:
+        count: See :func:`sift_features`.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._recent: list[tuple[ByteImage, Features]] = []
+
+    def __call__(self, gray: ByteImage) -> Features:
+        """See :func:`sift_features`; a picture is known again by being the same array."""
+        for known, features in self._recent:
+            if known is gray:
+                return features
+        self._recent = [*self._recent[-1:], (gray, sift_features(gray, self._count))]
+        return self._recent[-1][1]
 
 
 def mutual_matches(

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from ..scene import ByteImage, FloatArray
-from .matching import mutual_matches, sift_features
+from .matching import RecentFeatures, mutual_matches
 
 PRIOR_DEGREES_PER_WIDTH = 75.0
 """Turn while the room slides by one long picture side, without a face to calibrate with: phone
@@ -29,6 +29,8 @@ MAX_DRIFT = np.radians(20.0)
 """Faces farther than this from their place on the path are mistakes."""
 
 
+STEP_FEATURES = 800
+"""At most so many features of a picture are compared with the next one's."""
 LOST_TRACK = 0.35
 """With a smaller share of corners found again, features are matched instead."""
 
@@ -94,10 +96,17 @@ class Gap:
         return -((180.0 - (self.start + self.width / 2)) % 360.0 - 180.0)
 
 
-def measure_step(before: ByteImage, after: ByteImage) -> Step:
+def measure_step(
+    before: ByteImage, after: ByteImage, features: RecentFeatures | None = None
+) -> Step:
     """Compare two gray pictures ``(H, W)`` uint8 of one size that follow each other.
 
     By optical flow; where it loses the track (pictures taken ten degrees apart) by features.
+
+    Args:
+        before: The first picture.
+        after: The second one.
+        features: Remembers features from one step to the next.
     """
     start, stop, corners = _flow(before, after)
     if corners < 8:
@@ -105,7 +114,8 @@ def measure_step(before: ByteImage, after: ByteImage) -> Step:
     height, width = before.shape
     tracked = len(start) / corners
     if tracked < LOST_TRACK:
-        one, two = sift_features(before, 800), sift_features(after, 800)
+        find = features or RecentFeatures(STEP_FEATURES)
+        one, two = find(before), find(after)
         links = mutual_matches(one[1], two[1])
         if len(links) >= 16:  # fewer are chance
             start, stop = one[0][links[:, 0]], two[0][links[:, 1]]
