@@ -33,17 +33,27 @@ class Finding:
     what_to_do: str = ""
 
 
+def report_list(output: str, name: str) -> list[Any]:
+    """The list ``name`` of the JSON report in a command's output.
+
+    Raises:
+        ValueError: There is no report in it, or no such list in the report.
+    """
+    start = output.find("\n{\n") + 1 if not output.startswith("{\n") else 0
+    document = json.JSONDecoder().raw_decode(output[start:])[0]
+    if not isinstance(document, dict) or not isinstance(document.get(name), list):
+        raise ValueError(f"no {name}")
+    found: list[Any] = document[name]
+    return found
+
+
 def read_findings(output: str) -> list[Finding]:
     """The findings in the output of ``toonify3d check --json``, the gravest first.
 
     Raises:
         ValueError: There is no report in it.
     """
-    start = output.find("\n{\n") + 1 if not output.startswith("{\n") else 0
-    document = json.JSONDecoder().raw_decode(output[start:])[0]
-    if not isinstance(document, dict) or not isinstance(document.get("findings"), list):
-        raise ValueError("no findings")
-    found = [_finding(item) for item in document["findings"]]
+    found = [_finding(item) for item in report_list(output, "findings")]
     return sorted(found, key=lambda item: SEVERITIES.index(item.severity))
 
 

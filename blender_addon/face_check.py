@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .capture_check import file_stamp
+from .capture_check import file_stamp, report_list
 from .task import Task
 
 TIMEOUT_S = 120.0
@@ -36,11 +35,7 @@ def read_answers(output: str) -> dict[str, FaceAnswer]:
     Raises:
         ValueError: There is no report in it.
     """
-    start = output.find("\n{\n") + 1 if not output.startswith("{\n") else 0
-    document = json.JSONDecoder().raw_decode(output[start:])[0]
-    if not isinstance(document, dict) or not isinstance(document.get("exemplars"), list):
-        raise ValueError("no exemplars")
-    return dict(_answer(item) for item in document["exemplars"])
+    return dict(_answer(item) for item in report_list(output, "exemplars"))
 
 
 def _answer(item: Any) -> tuple[str, FaceAnswer]:

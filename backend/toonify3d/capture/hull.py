@@ -165,18 +165,37 @@ def trace(
     device = sdf.device
     small = camera.resized(width, height)
     columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    origins, rays = small.rays(np.stack([columns.ravel(), rows.ravel()], axis=1))
-    along_z = rays @ small.c2w[:3, 2]
-    origin = torch.as_tensor((origins[0] - center) / half, dtype=torch.float32, device=device)
-    direction = torch.as_tensor(rays, dtype=torch.float32, device=device)
+    pixels = np.stack([columns.ravel(), rows.ravel()], axis=1)
+    origin, direction, along_z = rays_in_cube(small, pixels, center, half, device)
     near, far = cube_interval(origin, direction)
     index = torch.nonzero(far > near).squeeze(1)
-    distance = torch.zeros(len(rays), device=device)
+    distance = torch.zeros(len(direction), device=device)
     with one_thread():
         found = _march(sdf / half, origin, direction[index], near[index], far[index], steps)
     distance[index] = found
     depth = distance.cpu().numpy() * half * along_z
     return np.asarray(depth.reshape(height, width), np.float32)
+
+
+def rays_in_cube(
+    camera: Camera, pixels: FloatArray, center: FloatArray, half: float, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, FloatArray]:
+    """Rays of a camera where a cube is ``[-1, 1]^3``.
+
+    Args:
+        camera: Any camera.
+        pixels: Image points ``(R, 2)``.
+        center: Centre of the cube, world.
+        half: Half its side.
+        device: Of the tensors.
+
+    Returns:
+        Origin ``(3,)``, directions ``(R, 3)``, and their parts along the camera's axis ``(R,)``.
+    """
+    origins, rays = camera.rays(pixels)
+    origin = torch.as_tensor((origins[0] - center) / half, dtype=torch.float32, device=device)
+    direction = torch.as_tensor(rays, dtype=torch.float32, device=device)
+    return origin, direction, rays @ camera.c2w[:3, 2]
 
 
 def cube_interval(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..scene import Camera, Float32Array, FloatArray
-from .hull import cube_interval, interpolate, one_thread, silhouette_distance
+from .hull import cube_interval, interpolate, one_thread, rays_in_cube, silhouette_distance
 
 _COARSE = 4
 """Pixels between the rays that find where the outline is."""
@@ -80,15 +80,13 @@ def _closest(
     steps: int = 48,
 ) -> Float32Array:
     """Least distance in pixels ``(R,)`` of the rays through image points ``(R, 2)``."""
-    origins, rays = camera.rays(pixels)
     device = grid.device
-    origin = torch.as_tensor((origins[0] - center) / half, dtype=torch.float32, device=device)
-    direction = torch.as_tensor(rays, dtype=torch.float32, device=device)
+    origin, direction, along_z = rays_in_cube(camera, pixels, center, half, device)
     focal = float(np.sqrt(camera.K[0, 0] * camera.K[1, 1]))
-    scale = torch.as_tensor(focal / (rays @ camera.c2w[:3, 2]), dtype=torch.float32, device=device)
+    scale = torch.as_tensor(focal / along_z, dtype=torch.float32, device=device)
     near, far = cube_interval(origin, direction)
     cell = 2.0 / (grid.shape[0] - 1)
-    out = torch.full((len(rays),), float(max(camera.width, camera.height)), device=device)
+    out = torch.full((len(direction),), float(max(camera.width, camera.height)), device=device)
     active = torch.nonzero(far > near).squeeze(1)
     t = near[active] + 1e-4
     with one_thread():

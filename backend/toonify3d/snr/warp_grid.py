@@ -192,10 +192,15 @@ def _launch(
         job.result()
 
 
-def warp_device(x: torch.Tensor) -> Any:
-    """Warp's name for the device of ``x``; starts Warp silently."""
-    wp.config.log_level = wp.LOG_ERROR  # its greeting would land in the command line's output
+def start_warp() -> None:
+    """Start Warp silently: its greeting would land in the command line's output."""
+    wp.config.log_level = wp.LOG_ERROR
     wp.init()
+
+
+def warp_device(x: torch.Tensor) -> Any:
+    """Warp's name for the device of ``x``; starts Warp."""
+    start_warp()
     return wp.device_from_torch(x.device)
 
 

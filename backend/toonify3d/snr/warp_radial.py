@@ -6,12 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import warp as wp
 
 from ..scene import FloatArray
-
-Rows = npt.NDArray[np.float32]
+from .warp_grid import start_warp
 
 
 @wp.kernel(enable_backward=False)
@@ -51,8 +49,7 @@ def sum_wendland(
     Returns:
         ``(Q, 3)``, computed in single precision: a tenth of a micrometre on a head.
     """
-    wp.config.log_level = wp.LOG_ERROR
-    wp.init()
+    start_warp()
     arrays: list[Any] = [
         wp.array(np.ascontiguousarray(rows, dtype=np.float32), dtype=wp.vec3, device="cpu")
         for rows in (queries, centers, weights)

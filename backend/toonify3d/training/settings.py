@@ -136,8 +136,8 @@ STANDARD = replace(
     fields=FieldSettings(finest_resolution=512, levels=10, log2_table=18),
     steps=12000,
     rays=1280,
-    # Sharper, and with preview's weight of the masks, twelve thousand steps follow the masks of a
-    # real capture outwards (docs/results.md, "Longer training follows the masks").
+    # Sharper and with preview's weight of the masks, long training follows whatever is wrong with
+    # the masks of a real capture (docs/results.md, "Why session 2 swelled").
     inv_s_end=1000.0,
     weight_mask=0.1,
     guide_resolution=160,
