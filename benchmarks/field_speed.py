@@ -34,6 +34,7 @@ from toonify3d.snr.reference_grid import PRIMES
 from toonify3d.training.schedule import sharpness
 from toonify3d.training.settings import PAPER, PAPER_FIELDS, PREVIEW, STANDARD
 from toonify3d.training.stage1 import PriorTrainer
+from toonify3d.training.stage1_hull import fit_hull
 
 POINTS = 8192
 REPEATS = 5
@@ -189,7 +190,7 @@ def steps(meter: Meter, scene: Scene, out: Path) -> dict[str, Any]:
     ):
         trainer = PriorTrainer(scene, out / name, settings, meter.device, SilentProgress())
         if settings.hull_steps:
-            trainer._fit_hull()
+            fit_hull(trainer.prior, trainer.guide, trainer.settings, trainer.generator)
         trainer.step = settings.steps // 2
         trainer._train_step()
         cpu, wall = time.process_time(), time.perf_counter()

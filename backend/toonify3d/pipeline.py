@@ -31,6 +31,7 @@ from .service.reporter import Listener, Reporter, cancel_on_signals
 from .service.request import Request
 from .settings import JobSettings
 from .steps import RunContext, run_step, run_whole, write_report
+from .training.refined_cameras import with_refined_cameras
 from .training.stage1 import load_prior, train_prior
 from .training.stage2 import adapt_geometry, load_geometry
 from .training.stage3 import adapt_texture, load_avatar
@@ -119,14 +120,15 @@ def _steps(context: RunContext, settings: JobSettings, style: Style | None) -> P
     def prior() -> dict[str, Any]:
         training, cutting = SubProgress(reporter, 0.0, 0.93), SubProgress(reporter, 0.93, 1.0)
         field = train_prior(scene, job.prior, settings.prior, device, training)
-        save_mesh(job.prior / "mesh.npz", extract_mesh(field, scene, settings.prior_mesh, cutting))
+        seen = with_refined_cameras(scene, job.prior)
+        save_mesh(job.prior / "mesh.npz", extract_mesh(field, seen, settings.prior_mesh, cutting))
         return _metrics(job.prior)
 
     run_step(context, "prior", folders["prior"], keys["prior"], prior)
     if style is None:
         write_report(context, job.prior, settings, style)
         return job.prior
-    _style_steps(context, scene, settings, style)
+    _style_steps(context, with_refined_cameras(scene, job.prior), settings, style)
     if "asset" in context.cached:  # else it was written with the rest of the result
         write_report(context, folders["asset"], settings, style)
     return folders["asset"]

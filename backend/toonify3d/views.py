@@ -22,6 +22,7 @@ from .meshes import load_mesh
 from .progress import Progress
 from .scene import ByteImage, Camera, Scene
 from .service.job import JobFolder
+from .training.refined_cameras import with_refined_cameras
 from .training.stage1 import load_prior
 from .training.stage2 import load_geometry
 from .training.stage3 import load_avatar
@@ -61,7 +62,7 @@ def field_view(job: Path, item: FinishedStyle, person: bool, device: str) -> Fie
     """A finished style's fields ready for :func:`.render_field`; see :func:`field_renderer`."""
     folder = JobFolder(job)
     try:
-        scene = Scene.load(folder.capture)
+        scene = with_refined_cameras(Scene.load(folder.capture), folder.prior)
         prior = load_prior(folder.prior, device)
         sharpness = float(prior.inv_s)
         if person:

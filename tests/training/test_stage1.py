@@ -27,6 +27,7 @@ from toonify3d.training.schedule import (
 )
 from toonify3d.training.settings import PAPER, PRESETS, PREVIEW, TINY, PriorSettings
 from toonify3d.training.stage1 import PriorTrainer, load_prior, train_prior
+from toonify3d.training.stage1_hull import fit_hull
 
 _spec = importlib.util.spec_from_file_location(
     "stage1_scene", Path(__file__).with_name("stage1_scene.py")
@@ -222,7 +223,7 @@ def _soft_ball(scene: Scene, folder: Path, settings: PriorSettings) -> dict[str,
     """
     torch.manual_seed(0)
     trainer = PriorTrainer(scene, folder, settings, torch.device("cpu"), SilentProgress())
-    trainer._fit_hull()
+    fit_hull(trainer.prior, trainer.guide, settings, trainer.generator)
     shift = torch.zeros((), requires_grad=True)
     evaluate = trainer.prior.evaluate
 

@@ -11,6 +11,7 @@ import trimesh
 from ..errors import InputError
 from ..meshes import load_mesh
 from ..scene import Scene, SurfaceMesh
+from ..training.refined_cameras import with_refined_cameras
 from .surface import evaluate_surface
 
 
@@ -36,7 +37,7 @@ def evaluate_job(
     prior_file = job / "prior" / "mesh.npz"
     if not prior_file.exists():
         raise InputError(f"'{job}' has no finished stage I to evaluate.", "not_finished")
-    scene = Scene.load(job / "capture")
+    scene = with_refined_cameras(Scene.load(job / "capture"), job / "prior")
     prior = read_mesh(prior_file)
     figures = {"prior": evaluate_surface(prior, scene, capture / "gt")}
     if style is None:

@@ -129,3 +129,21 @@ def spherical_harmonics(direction: torch.Tensor) -> torch.Tensor:
         ],
         dim=-1,
     )
+
+
+def cubic_harmonics(direction: torch.Tensor) -> torch.Tensor:
+    """Real spherical harmonics of degree 3 of unit vectors ``(N, 3)``: ``(N, 7)``."""
+    x, y, z = direction.unbind(-1)
+    pi = math.pi
+    return torch.stack(
+        [
+            0.25 * math.sqrt(35.0 / (2.0 * pi)) * y * (3.0 * x * x - y * y),
+            0.5 * math.sqrt(105.0 / pi) * x * y * z,
+            0.25 * math.sqrt(21.0 / (2.0 * pi)) * y * (5.0 * z * z - 1.0),
+            0.25 * math.sqrt(7.0 / pi) * z * (5.0 * z * z - 3.0),
+            0.25 * math.sqrt(21.0 / (2.0 * pi)) * x * (5.0 * z * z - 1.0),
+            0.25 * math.sqrt(105.0 / pi) * z * (x * x - y * y),
+            0.25 * math.sqrt(35.0 / (2.0 * pi)) * x * (x * x - 3.0 * y * y),
+        ],
+        dim=-1,
+    )

@@ -16,7 +16,13 @@ import torch
 from torch import nn
 from torch.nn.functional import linear, relu, softplus
 
-from .encoding import Encoding, FrequencyEncoding, HashEncoding, spherical_harmonics
+from .encoding import (
+    Encoding,
+    FrequencyEncoding,
+    HashEncoding,
+    cubic_harmonics,
+    spherical_harmonics,
+)
 
 SOFTPLUS_BETA = 100.0
 
@@ -71,6 +77,10 @@ class FieldSettings:
     """F_geo's activation: ``relu`` (15 times faster on a CPU) or ``softplus`` (paper, beta 100)."""
     share_encoding: bool = True
     """Append the encoding itself to the feature vector: more texture detail for almost nothing."""
+    view_input: str = "direction"
+    """How F_app is told the view: ``direction`` (paper), or ``reflection``, the view direction
+    mirrored at the surface (Ref-NeRF), along which lights far away look the same from everywhere: a
+    highlight need not be learned for every place anew, nor be explained by a dent."""
     initial_radius: float = 0.5
     """Radius of the sphere that F_geo starts from (IGR's geometric initialisation)."""
     weight_norm: bool = False
@@ -262,7 +272,7 @@ class AppearanceField(nn.Module):
         # right geometry explains the same point seen from two sides.
         self.view_strength = 1.0
         self._direction: FrequencyEncoding | None = None
-        direction_width = 9
+        direction_width = 9 if settings.view_input == "direction" else 17
         if settings.encoding == "frequency":
             self._direction = FrequencyEncoding(settings.direction_octaves)
             direction_width = self._direction.width
@@ -281,7 +291,9 @@ class AppearanceField(nn.Module):
         feature: torch.Tensor,
     ) -> torch.Tensor:
         """Colours ``(N, 3)`` at ``x (N, 3)`` seen along unit ``direction (N, 3)``."""
-        if self._direction is None:
+        if self.settings.view_input == "reflection":
+            view = _mirrored(gradient, direction)
+        elif self._direction is None:
             view = spherical_harmonics(direction)
         else:
             view = self._direction.features(direction)
@@ -291,3 +303,19 @@ class AppearanceField(nn.Module):
         for layer in self.layers[:-1]:
             h = relu(layer(h))
         return torch.sigmoid(self.layers[-1](h))
+
+
+def _mirrored(gradient: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+    """View directions mirrored at the surface as harmonics up to degree 3, and the cosine.
+
+    Args:
+        gradient: Of the distance ``(N, 3)``, any length.
+        direction: Unit view directions ``(N, 3)``.
+
+    Returns:
+        ``(N, 17)``.
+    """
+    normal = gradient * torch.rsqrt(gradient.square().sum(1, keepdim=True) + 1e-6)
+    cosine = (normal * direction).sum(1, keepdim=True)
+    mirrored = direction - 2.0 * cosine * normal
+    return torch.cat([spherical_harmonics(mirrored), cubic_harmonics(mirrored), cosine], dim=1)

@@ -2,29 +2,96 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from torch import nn
+
+from ..scene import Camera, Normalization
+
+# No camera model that structure from motion passes is off by more: 2 % of the focal length.
+FOCAL_BOUND = 0.02
+# What it is usually off by (docs/results.md, "Cameras"): the unit of the penalty.
+FOCAL_SPREAD = 0.002
 
 
 class FrameCorrections(nn.Module):
-    """A small rigid motion and a colour gain per training frame.
+    """A small rigid motion and a colour gain per training frame, a focal length per camera.
 
-    Gauge: corrections are used minus their mean over the frames, so that the whole set can
-    neither drift nor change the overall exposure.
+    Gauge: corrections of frames are used minus their mean, so that the whole set can neither drift
+    nor change the overall exposure. The focal length is one number for all frames of a camera,
+    bounded by :data:`FOCAL_BOUND` and drawn to the given one by :meth:`penalty`. Round a head it
+    trades with the head's size: scaled by ``1 + e`` it shows the same head ``1 - e`` times as
+    large but for the perspective within the head, an effect ten times smaller than ``e``.
+
+    A turn of a camera and a shift across its view move the picture alike. So a shift brings the
+    turn with it that keeps the head's middle in place: the picture's place, which pixels know
+    well, is left to the turn alone, the rest, which they hardly know, to the shift.
 
     Args:
         frames: Number of training frames.
         poses: Whether the poses are corrected.
         exposure: Whether the colours are.
+        focal: Whether the focal length is.
+        cameras: Of the frames, for ``poses`` and ``focal``.
+        normalization: World to unit space, for the same.
+
+    Raises:
+        ValueError: Poses or focal length are to be corrected, and the cameras do not match.
     """
 
-    def __init__(self, frames: int, poses: bool, exposure: bool) -> None:
+    center: torch.Tensor
+    forward_axis: torch.Tensor
+    lens: torch.Tensor
+
+    def __init__(
+        self,
+        frames: int,
+        poses: bool,
+        exposure: bool,
+        focal: bool = False,
+        cameras: Sequence[Camera] = (),
+        normalization: Normalization | None = None,
+    ) -> None:
         super().__init__()
-        self.poses = poses
-        self.exposure = exposure
+        self.poses, self.exposure, self.focal = poses, exposure, focal
+        if (poses or focal) and (len(cameras) != frames or normalization is None):
+            raise ValueError("Correcting cameras needs the cameras of all frames.")
         self.rotation = nn.Parameter(torch.zeros(frames, 3), requires_grad=poses)
         self.translation = nn.Parameter(torch.zeros(frames, 3), requires_grad=poses)
         self.log_gain = nn.Parameter(torch.zeros(frames, 3), requires_grad=exposure)
+        lenses = _lenses(cameras)
+        self.focal_raw = nn.Parameter(torch.zeros(max(lenses, default=0) + 1), requires_grad=focal)
+        # They follow from the scene: not part of a checkpoint.
+        centers, axes = np.zeros((2, frames, 3))
+        if normalization is not None and cameras:
+            centers = normalization.to_unit(np.stack([camera.center for camera in cameras]))
+            axes = np.stack([camera.c2w[:3, 2] for camera in cameras])
+        for name, value in (("center", centers), ("forward_axis", axes)):
+            tensor = torch.tensor(value, dtype=torch.float32)
+            self.register_buffer(name, tensor, persistent=False)
+        self.register_buffer("lens", torch.tensor(lenses, dtype=torch.int64), persistent=False)
+
+    @property
+    def log_focal(self) -> torch.Tensor:
+        """Logarithm of every camera's corrected focal length over the given one, ``(C,)``."""
+        return FOCAL_BOUND * torch.tanh(self.focal_raw / FOCAL_BOUND)
+
+    def penalty(self) -> torch.Tensor:
+        """Mean square of the focal corrections in units of :data:`FOCAL_SPREAD`, a scalar."""
+        return (self.log_focal / FOCAL_SPREAD).square().mean()
+
+    def motions(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Turn (a rotation vector in world axes) and shift (unit space) of all frames, ``(F, 3)``.
+
+        A frame's camera turns about its own centre.
+        """
+        rotation = self.rotation - self.rotation.mean(0)
+        shift = self.translation - self.translation.mean(0)
+        away = self.center.square().sum(1, keepdim=True).clamp(min=1e-6)
+        return rotation + torch.linalg.cross(self.center, shift) / away, shift
 
     def move(
         self, frame: torch.Tensor, origins: torch.Tensor, directions: torch.Tensor
@@ -33,15 +100,65 @@ class FrameCorrections(nn.Module):
 
         Rotations are a tenth of a degree: first order (cross product) is exact to 1e-6.
         """
-        if not self.poses:
+        if not (self.poses or self.focal):
             return origins, directions
-        rotation = (self.rotation - self.rotation.mean(0))[frame]
-        translation = (self.translation - self.translation.mean(0))[frame]
-        turned = directions + torch.linalg.cross(rotation, directions)
-        return origins + translation, torch.nn.functional.normalize(turned, dim=1)
+        if self.focal:
+            # Of the ray, what lies across the optical axis shrinks as the focal length grows.
+            axis = self.forward_axis[frame]
+            along = axis * (directions * axis).sum(1, keepdim=True)
+            shrink = torch.exp(-self.log_focal)[self.lens[frame]]
+            directions = along + (directions - along) * shrink[:, None]
+        if self.poses:
+            rotation, shift = self.motions()
+            directions = directions + torch.linalg.cross(rotation[frame], directions)
+            origins = origins + shift[frame]
+        return origins, nn.functional.normalize(directions, dim=1)
 
     def expose(self, frame: torch.Tensor, color: torch.Tensor) -> torch.Tensor:
         """The rendered colour ``(R, 3)`` as frames ``(R,)`` would show it."""
         if not self.exposure:
             return color
         return color * (self.log_gain - self.log_gain.mean(0))[frame].exp()
+
+    def corrected(self, cameras: Sequence[Camera], normalization: Normalization) -> list[Camera]:
+        """The cameras of the frames with what has been learned."""
+        turns, shifts = (value.detach().cpu().double().numpy() for value in self.motions())
+        scales = torch.exp(self.log_focal.detach()).cpu().double().numpy()
+        found = []
+        for row, camera in enumerate(cameras):
+            K, c2w = camera.K.copy(), camera.c2w.copy()
+            if self.focal:
+                K[:2, :2] *= scales[int(self.lens[row])]
+            if self.poses:
+                c2w[:3, :3] = Rotation.from_rotvec(turns[row]).as_matrix() @ c2w[:3, :3]
+                c2w[:3, 3] += shifts[row] * normalization.radius
+            found.append(Camera(K, c2w, camera.width, camera.height))
+        return found
+
+    def figures(self) -> dict[str, float]:
+        """How much is corrected: medians over the frames, and the focal lengths' mean, percent."""
+        turns, shifts = (value.detach().norm(dim=1) for value in self.motions())
+        return {
+            "turn_deg": float(torch.rad2deg(turns.median())),
+            "shift_unit": float(shifts.median()),
+            "focal_percent": 100.0 * float(torch.expm1(self.log_focal.detach()).mean()),
+        }
+
+    def same_lens(self, camera: Camera, cameras: Sequence[Camera]) -> Camera:
+        """A camera that was not trained on, with the focal length found for its like."""
+        for row, other in enumerate(cameras):
+            if self.focal and _key(other) == _key(camera):
+                K = camera.K.copy()
+                K[:2, :2] *= float(torch.exp(self.log_focal.detach())[int(self.lens[row])])
+                return Camera(K, camera.c2w, camera.width, camera.height)
+        return camera
+
+
+def _key(camera: Camera) -> tuple[float, ...]:
+    return (camera.width, camera.height, *np.round(camera.K.ravel(), 6).tolist())
+
+
+def _lenses(cameras: Sequence[Camera]) -> list[int]:
+    """A number for every camera; those of equal intrinsics share it."""
+    known: dict[tuple[float, ...], int] = {}
+    return [known.setdefault(_key(camera), len(known)) for camera in cameras]

@@ -96,7 +96,9 @@ class RayBank:
         self._core = gather("core")
         self._depth = gather("depth")
         self._confidence = gather("confidence")
-        self._origins, self._rotations = _camera_tensors(frames, normalization, device)
+        self._origins, self._rotations = camera_tensors(
+            [frame.camera for frame in frames], normalization, device
+        )
         self._radius = float(normalization.radius)
         self.has_depth = bool((self._confidence > 0).any())
         self._set_blocks(gather("sizes"))
@@ -275,11 +277,10 @@ def _stereo(scene: Scene, frame: Frame, mask: ByteImage) -> tuple[Float32Array, 
     return np.where(valid, depth, 0.0).astype(np.float32), (weight * 255).astype(np.uint8)
 
 
-def _camera_tensors(
-    frames: list[Frame], normalization: Normalization, device: torch.device
+def camera_tensors(
+    cameras: list[Camera], normalization: Normalization, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Unit-space centres ``(V, 3)`` and ``R K^-1`` ``(V, 3, 3)``."""
-    cameras: list[Camera] = [frame.camera for frame in frames]
     centers = normalization.to_unit(np.stack([camera.center for camera in cameras]))
     matrices = np.stack([camera.c2w[:3, :3] @ np.linalg.inv(camera.K) for camera in cameras])
     return (

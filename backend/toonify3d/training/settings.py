@@ -86,7 +86,15 @@ class PriorSettings:
     holdout_frames: int = 4
     """Frames kept out of training to measure the PSNR (only when there are plenty)."""
     refine_cameras: bool = False
-    """Learn small corrections of the camera poses along with the fields."""
+    """Learn small corrections of the camera poses along with the fields; every later step then uses
+    the corrected cameras."""
+    refine_focal: bool = False
+    """Learn a correction of the focal length, one for all frames of a camera and at most 2 %. Round
+    a head it is nearly the same as a change of the head's size, so little of an error is found."""
+    lr_cameras: float = 1e-4
+    """Adam learning rate of the pose and focal corrections (radians, unit space, logarithm)."""
+    weight_focal: float = 1e-5
+    """Weight of the square of the focal correction, in units of 0.2 %."""
     refine_exposure: bool = False
     """Learn a colour gain per frame (phones change the exposure while walking)."""
     cuda_graph: bool = True

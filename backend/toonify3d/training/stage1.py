@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,23 @@ from ..scene import Frame, Scene
 from ..snr.encoding import HashEncoding
 from ..snr.guide import Guide
 from ..snr.prior import Prior
-from .checkpoint import Timer, check_optimizer_state, cloned, load_checkpoint, save_checkpoint
+from .checkpoint import (
+    Timer,
+    check_optimizer_state,
+    cloned,
+    load_checkpoint,
+    load_optimizer,
+    save_checkpoint,
+)
 from .corrections import FrameCorrections
 from .data import RayBank, split_frames
 from .ray_focus import INTERVAL, RayFocus
-from .recorded_step import CudaRecorder, RecordedStep, Shape
+from .recorded_step import CudaRecorder, RecordedStep, Shape, set_rate
+from .refined_cameras import FILE as REFINED
+from .refined_cameras import save_refined_cameras
 from .schedule import active_levels, learning_rate_factor, sharpness, stereo_weight, view_strength
 from .settings import PriorSettings
+from .stage1_hull import fit_hull
 from .stage1_preview import foreground_psnr, preview_image
 from .stage1_step import Losses, StepRenderer
 
@@ -39,7 +49,8 @@ def train_prior(
 
     Args:
         scene: The capture.
-        folder: Gets ``checkpoint.pt`` and ``metrics.json``.
+        folder: Gets ``checkpoint.pt``, ``metrics.json`` and, if cameras are refined,
+            ``cameras.json`` (:mod:`.refined_cameras`).
         settings: Stage I settings.
         device: Torch device.
         progress: Receives steps, losses and preview pictures.
@@ -134,7 +145,12 @@ class PriorTrainer:
         self.bank.drop_unreachable(self.guide)
         self.prior = Prior(settings.fields, scene.normalization).to(device)
         self.corrections = FrameCorrections(
-            len(self.training), settings.refine_cameras, settings.refine_exposure
+            len(self.training),
+            settings.refine_cameras,
+            settings.refine_exposure,
+            settings.refine_focal,
+            [frame.camera for frame in self.training],
+            scene.normalization,
         ).to(device)
         self.optimizer = self._make_optimizer()
         self.focus: RayFocus | None = None
@@ -182,7 +198,7 @@ class PriorTrainer:
             self.renderer,
             self.optimizer,
             self.generator,
-            CudaRecorder(self.generator),
+            CudaRecorder(self.device, [self.generator]),
         )
 
     def _make_optimizer(self) -> torch.optim.Adam:
@@ -194,7 +210,14 @@ class PriorTrainer:
         groups: list[dict[str, Any]] = [
             {"params": table, "base": settings.lr_table},
             {"params": network, "base": settings.lr_network},
-            {"params": [self.corrections.rotation, self.corrections.translation], "base": 1e-4},
+            {
+                "params": [
+                    self.corrections.rotation,
+                    self.corrections.translation,
+                    self.corrections.focal_raw,
+                ],
+                "base": settings.lr_cameras,
+            },
             {"params": [self.corrections.log_gain], "base": 1e-3},
         ]
         if settings.learn_inv_s:
@@ -221,11 +244,7 @@ class PriorTrainer:
 
     def _set_rates(self, factor: float) -> None:
         for group in self.optimizer.param_groups:
-            value = group["base"] * factor
-            if isinstance(group["lr"], torch.Tensor):
-                group["lr"].fill_(value)
-            else:
-                group["lr"] = self._rate(value)
+            set_rate(group, group["base"] * factor)
 
     # -- the loop ---------------------------------------------------------------------------
 
@@ -235,7 +254,7 @@ class PriorTrainer:
         checkpoint = Timer(self.settings.checkpoint_seconds)
         preview = Timer(self.settings.preview_seconds)
         if self.step == 0 and self.settings.hull_steps:
-            self._fit_hull()
+            fit_hull(self.prior, self.guide, self.settings, self.generator)
         try:
             while self.step < self.settings.steps:
                 losses = self._train_step()
@@ -277,7 +296,8 @@ class PriorTrainer:
         losses = self.renderer.losses(batch, inv_s, stereo)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
-        return losses
+        # Without the autograd graph: a recording must find no node of an older step alive.
+        return Losses(*(value.detach() for value in losses))
 
     def _replayed(self, stereo: float) -> Losses | None:
         """The whole step (optimizer included) from a recording; None when steps are not recorded.
@@ -354,32 +374,10 @@ class PriorTrainer:
             raise TrainingError("Stage I does not fit into the GPU's memory even with 64 rays.")
         self.rays //= 2
         self.optimizer.zero_grad(set_to_none=True)
+        if self.recorded is not None:
+            self.recorded.recordings.forget()
         torch.cuda.empty_cache()
         self.progress.warn(f"Stage I: out of GPU memory; going on with {self.rays} rays a step.")
-
-    def _fit_hull(self) -> None:
-        """Start F_geo from hull and stereo: a few steps of plain distance regression."""
-        encoding = self.prior.geometry.encoding
-        if isinstance(encoding, HashEncoding):
-            encoding.active = active_levels(0, self.settings)
-        inset = self.settings.hull_inset * self.guide.cell
-        band = (self.guide.values.abs() < 6.0 * self.guide.cell).nonzero()
-        optimizer = torch.optim.Adam(self.prior.geometry.parameters(), lr=5e-3, eps=1e-15)
-        for _ in range(self.settings.hull_steps):
-            index = torch.randint(len(band), (3072,), generator=self.generator, device=self.device)
-            near = band[index].to(torch.float32) + torch.rand(
-                (len(index), 3), generator=self.generator, device=self.device
-            )
-            free = torch.rand((1024, 3), generator=self.generator, device=self.device)
-            points = torch.cat([near * self.guide.cell - 1.0, free * 2.0 - 1.0])
-            wanted = self.guide.distance(points) + inset
-            sample = self.prior.evaluate(points)
-            loss = (sample.sdf - wanted).abs().mean()
-            loss = loss + 0.01 * (sample.gradient.norm(dim=1) - 1.0).square().mean()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-        self.guide.refresh(self.prior.sdf)
 
     # -- reports ----------------------------------------------------------------------------
 
@@ -404,6 +402,7 @@ class PriorTrainer:
         self.prior.requires_grad_(False)
         self.guide.refresh(self.prior.sdf)
         final = self._state(done=True)
+        self._save_cameras()
         psnr = self._heldout_psnr()
         write_json(
             self.folder / "metrics.json",
@@ -416,6 +415,7 @@ class PriorTrainer:
                 "training_frames": len(self.training),
                 "heldout_frames": [frame.name for frame in self.heldout],
                 "heldout_psnr": psnr,
+                "camera_corrections": self.corrections.figures(),
                 "losses": self.history[-1] if self.history else {},
                 "history": self.history,
             },
@@ -423,6 +423,22 @@ class PriorTrainer:
         save_checkpoint(self.folder, final)
         self.progress.preview(self._preview())
         return self.prior.eval()
+
+    def _save_cameras(self) -> None:
+        """Leave corrected cameras to the later steps; held-out frames keep their poses."""
+        learned, given = self.corrections, [frame.camera for frame in self.training]
+        if not (learned.poses or learned.focal):
+            (self.folder / REFINED).unlink(missing_ok=True)
+            return
+        corrected = learned.corrected(given, self.scene.normalization)
+        frames = [
+            replace(frame, camera=camera)
+            for frame, camera in zip(self.training, corrected, strict=True)
+        ]
+        self.heldout = [
+            replace(frame, camera=learned.same_lens(frame.camera, given)) for frame in self.heldout
+        ]
+        save_refined_cameras(self.folder, frames + self.heldout)
 
     def _heldout_psnr(self) -> float | None:
         frames: list[Frame] = self.heldout
@@ -467,11 +483,9 @@ class PriorTrainer:
         """Go on from what :meth:`save` wrote."""
         self.prior.load_state_dict(state["prior"]["parameters"])
         self.corrections.load_state_dict(state["corrections"])
-        self.optimizer.load_state_dict(cloned(state["optimizer"]))
-        for group in self.optimizer.param_groups:
-            group["capturable"] = self.capturable  # the checkpoint may come from another device
+        load_optimizer(self.optimizer, state["optimizer"])
         if self.recorded is not None:
-            self.recorded.forget()
+            self.recorded.recordings.forget()  # the moments are other tensors now
         self.generator.set_state(state["generator"].cpu())
         self.guide.values.copy_(state["guide"])
         if self.focus is not None:

@@ -135,7 +135,8 @@ class StepRenderer:
         points = origins[:, None] + directions[:, None] * samples.distance[..., None]
         free = free_points(settings.free_points, batch.origins.device, self.generator)
         with_stereo = isinstance(stereo, torch.Tensor) or stereo > 0
-        lifted = batch.origins + batch.directions * batch.depth[:, None]
+        # Stereo must not steer the cameras: it was made with the given ones, and it is biased.
+        lifted = origins.detach() + directions.detach() * batch.depth[:, None]
         extra = [free, lifted] if with_stereo else [free]
         everything = self.prior.evaluate(torch.cat([points.reshape(-1, 3), *extra]))
         rays, count = samples.distance.shape
@@ -166,6 +167,8 @@ class StepRenderer:
             + settings.weight_empty * empty
             + stereo * guided
         )
+        if self.corrections.focal:
+            total = total + settings.weight_focal * self.corrections.penalty()
         return Losses(total, color, mask, eikonal, guided, empty)
 
     def _note(

@@ -1,0 +1,44 @@
+"""Where stage I starts: F_geo fitted to hull and stereo before anything is rendered."""
+
+from __future__ import annotations
+
+import torch
+
+from ..snr.encoding import HashEncoding
+from ..snr.guide import Guide
+from ..snr.prior import Prior
+from .schedule import active_levels
+from .settings import PriorSettings
+
+
+def fit_hull(
+    prior: Prior, guide: Guide, settings: PriorSettings, generator: torch.Generator
+) -> None:
+    """A few steps of plain distance regression; refreshes the guide.
+
+    Args:
+        prior: Its geometry is changed.
+        guide: The visual hull, with what stereo carved out of it.
+        settings: ``hull_steps`` and ``hull_inset``.
+        generator: Random numbers.
+    """
+    device, encoding = prior.device, prior.geometry.encoding
+    if isinstance(encoding, HashEncoding):
+        encoding.active = active_levels(0, settings)
+    inset = settings.hull_inset * guide.cell
+    band = (guide.values.abs() < 6.0 * guide.cell).nonzero()
+    optimizer = torch.optim.Adam(prior.geometry.parameters(), lr=5e-3, eps=1e-15)
+    for _ in range(settings.hull_steps):
+        index = torch.randint(len(band), (3072,), generator=generator, device=device)
+        near = band[index].to(torch.float32)
+        near = near + torch.rand((len(index), 3), generator=generator, device=device)
+        free = torch.rand((1024, 3), generator=generator, device=device)
+        points = torch.cat([near * guide.cell - 1.0, free * 2.0 - 1.0])
+        wanted = guide.distance(points) + inset
+        sample = prior.evaluate(points)
+        loss = (sample.sdf - wanted).abs().mean()
+        loss = loss + 0.01 * (sample.gradient.norm(dim=1) - 1.0).square().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    guide.refresh(prior.sdf)
