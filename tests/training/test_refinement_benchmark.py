@@ -9,13 +9,13 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from scipy.spatial.transform import Rotation
 
 sys.path.insert(0, str(Path(__file__).parent))
 import stage1_scene
 
 from toonify3d.scene import Scene
+from toonify3d.training.corrections import FrameCorrections
 from toonify3d.training.settings import PriorSettings
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "refinement.py"
@@ -62,27 +62,41 @@ def test_exposure_is_spoiled_within_the_stated_range(
 
 
 def test_perfect_corrections_leave_no_error(bench: ModuleType, scene: Scene) -> None:
-    spoiled, radius = bench.noisy(scene), scene.normalization.radius
-    rows = list(zip(spoiled.frames, scene.frames, strict=True))
-    turns = [
-        Rotation.from_matrix(true.camera.c2w[:3, :3] @ frame.camera.c2w[:3, :3].T).as_rotvec()
-        for frame, true in rows
-    ]
-    shifts = [(true.camera.center - frame.camera.center) / radius for frame, true in rows]
-    none = torch.zeros((len(rows), 3))
-    trainer = SimpleNamespace(
-        training=spoiled.frames, corrections=SimpleNamespace(rotation=none, translation=none)
-    )
-    before = bench.camera_errors(trainer, scene)
+    spoiled = bench.noisy(scene)
+    true = [frame.camera for frame in scene.frames]
+    none = FrameCorrections(len(true), poses=False, exposure=False)
+    before = bench.camera_errors(SimpleNamespace(training=spoiled.frames, corrections=none), scene)
     assert before["turn_deg"] > 0.05 and before["shift_percent"] > 0.1
-    trainer.corrections = SimpleNamespace(
-        rotation=torch.tensor(np.array(turns)), translation=torch.tensor(np.array(shifts))
-    )
+    assert before["pixels"] > 0.01 and before["focal_percent"] == 0.0
+    perfect = SimpleNamespace(corrected=lambda cameras, normalization: true)
+    trainer = SimpleNamespace(training=spoiled.frames, corrections=perfect)
     after = bench.camera_errors(trainer, scene)
-    assert after["turn_deg"] < 1e-3 and after["shift_percent"] < 5e-3
+    assert all(abs(value) < 1e-9 for value in after.values())
+
+
+def test_pixels_do_not_see_a_motion_of_the_world(bench: ModuleType, scene: Scene) -> None:
+    similarity = np.eye(4)
+    similarity[:3, :3] = 1.01 * Rotation.from_rotvec([0.01, -0.02, 0.005]).as_matrix()
+    similarity[:3, 3] = [0.002, -0.001, 0.003]
+    true = [frame.camera for frame in scene.frames]
+    moved = [camera.transformed(similarity) for camera in true]
+    assert bench.pixel_error(moved, true, scene.normalization) < 1e-3
+    assert (
+        bench.pixel_error(
+            [frame.camera for frame in bench.noisy(scene).frames], true, scene.normalization
+        )
+        > 0.01
+    )
+
+
+def test_the_focal_length_is_spoiled_as_stated(bench: ModuleType, scene: Scene) -> None:
+    for frame, true in zip(bench.too_long(scene).frames, scene.frames, strict=True):
+        ratio = frame.camera.K / np.where(true.camera.K == 0, 1.0, true.camera.K)
+        assert ratio[0, 0] == ratio[1, 1] == pytest.approx(1.0 + bench.FOCAL)
+        assert np.array_equal(frame.camera.K[:, 2], true.camera.K[:, 2])
 
 
 def test_cases_name_settings_that_exist(bench: ModuleType) -> None:
     for case in bench.CASES.values():
-        assert case.spoiled in ("", "cameras", "exposure")
+        assert case.spoiled in ("", "cameras", "focal", "exposure")
         assert all(hasattr(PriorSettings(), name) for name in case.settings)
