@@ -275,10 +275,14 @@ class Displacement:
     Attributes:
         points: ``(N, 3)`` control points on the real person, world metres.
         offsets: ``(N, 3)`` how far each moves, world metres.
+        kernels: The whole map as rows ``(K, 8)``: number of the step, support, centre (3), weight
+            (3), metres. Each step is ``x -> x + sum_i w_i phi(|x - c_i| / support)`` with
+            Wendland's C2 kernel ``(1-r)^4 (4r+1)``. None where only the points are known.
     """
 
     points: FloatArray
     offsets: FloatArray
+    kernels: FloatArray | None = None
 
 
 def _nan_to_none(array: FloatArray) -> list[list[float | None]]:

@@ -274,3 +274,45 @@ def test_the_forehead_keeps_room_above_high_brows():
     gap = face[lm.FOREHEAD, 1] - face[brow, 1].mean()
     left = gap + moves["oval"][top, 1] - moves["left_brow"][:, 1].mean()
     assert left > 0.4 * gap
+
+
+def _grid(face: np.ndarray) -> np.ndarray:
+    low, high = face.min(0) - 0.5, face.max(0) + 0.5
+    axes = [np.linspace(low[i], high[i], 24) for i in range(3)]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+
+
+def test_small_steps_keep_what_one_step_would_fold():
+    face = face_landmarks()
+    style = _big_eyes(face, 1.87)
+    moves = shape.target_offsets(face, style, StylizeSettings(strength=1.0, brows_weight=1.0))
+    controls = _controls(moves, face)
+    grid = np.concatenate([_grid(face), face])
+    points = np.concatenate([controls.features, controls.outline])
+    offsets = np.concatenate([controls.feature_offsets, controls.outline_offsets])
+    once = RadialLevel.fit(points, offsets, 1.0, 2e-2)
+    assert np.linalg.det(np.eye(3) + once.jacobian(grid)).min() < 0
+    field, kept = fit_field(controls, grid)
+    assert kept == 1.0
+    assert field.determinant(grid).min() > MIN_JACOBIAN
+    error = np.linalg.norm(field(points) - offsets, axis=1)
+    assert error.max() < 0.15 * np.linalg.norm(offsets, axis=1).max()
+
+
+def test_the_fields_determinant_and_kernels_are_those_of_its_map():
+    face = face_landmarks()
+    moves = shape.target_offsets(face, _big_eyes(face, 1.8), StylizeSettings())
+    field, _ = fit_field(_controls(moves, face), face)
+    x, h = face[::40], 1e-5
+    columns = [(field(x + h * e) - field(x - h * e)) / (2 * h) for e in np.eye(3)]
+    numeric = np.linalg.det(np.eye(3) + np.stack(columns, axis=2))
+    assert np.allclose(field.determinant(x), numeric, atol=1e-5)
+    at = x.copy()
+    rows = field.kernels()
+    for step in np.unique(rows[:, 0]):
+        own = rows[rows[:, 0] == step]
+        r = np.linalg.norm(at[:, None] - own[None, :, 2:5], axis=2) / own[:, 1]
+        at = at + (np.clip(1 - r, 0, None) ** 4 * (4 * r + 1)) @ own[:, 5:8]
+    assert np.allclose(at - x, field(x), atol=1e-9)
+    many = np.repeat(x, 400, axis=0)  # summed by compiled code
+    assert np.allclose(field(many)[::400], field(x), atol=1e-5)

@@ -391,4 +391,4 @@ def _as_displacement(change: ShapeChange, mesh: SurfaceMesh) -> Displacement:
     """The field sampled on the surface, for stage II."""
     step = max(1, len(mesh.vertices) // 20_000)
     points = np.concatenate([mesh.vertices[::step], change.field.controls])
-    return Displacement(points, change.field(points))
+    return Displacement(points, change.field(points), change.field.kernels())

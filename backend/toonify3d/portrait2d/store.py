@@ -44,7 +44,10 @@ def save_displacement(folder: Path, displacement: Displacement) -> None:
     """Write ``displacement.npz``."""
 
     def write(path: Path) -> None:
-        np.savez_compressed(path, points=displacement.points, offsets=displacement.offsets)
+        arrays = {"points": displacement.points, "offsets": displacement.offsets}
+        if displacement.kernels is not None:
+            arrays["kernels"] = displacement.kernels
+        np.savez_compressed(path, **arrays)
 
     write_atomic(folder / "displacement.npz", write)
 
@@ -74,7 +77,8 @@ def load_stylized(folder: Path, scene: Scene) -> StylizedSet:
     displacement = None
     if (folder / "displacement.npz").exists():
         with np.load(folder / "displacement.npz") as data:
-            displacement = Displacement(data["points"], data["offsets"])
+            kernels = data.get("kernels")
+            displacement = Displacement(data["points"], data["offsets"], kernels)
     palette = read_image(folder / "palette.png", cv2.IMREAD_COLOR)[..., ::-1].copy()
     return StylizedSet(views, displacement, palette)
 
