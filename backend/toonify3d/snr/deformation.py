@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,7 +104,11 @@ class DisplacementLattice(nn.Module):
 
     @classmethod
     def sample(
-        cls, field: RadialField, low: FloatArray, high: FloatArray, resolution: int
+        cls,
+        field: Callable[[FloatArray], FloatArray],
+        low: FloatArray,
+        high: FloatArray,
+        resolution: int,
     ) -> DisplacementLattice:
         """Bake ``field`` over the box ``[low, high]``."""
         spacing = float((high - low).max()) / (resolution - 1)
@@ -347,7 +352,7 @@ def strain_energy(jacobian: Tensor) -> Tensor:
     return (symmetric**2).sum((1, 2)) + 0.1 * (jacobian**2).sum((1, 2))
 
 
-def fold_penalty(jacobian: Tensor, minimum: float = 0.2) -> Tensor:
+def fold_penalty(jacobian: Tensor, minimum: float | Tensor = 0.2) -> Tensor:
     """Squared shortfall of ``det(I + J)`` below ``minimum``, ``(N,)``; zero for a healthy map."""
     identity = torch.eye(3, device=jacobian.device, dtype=jacobian.dtype)
     return torch.relu(minimum - determinant3(identity + jacobian)) ** 2
