@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from toonify3d.scene import Normalization
-from toonify3d.snr.fields import FieldSettings, GeometryField, make_encoding
+from toonify3d.snr.fields import AppearanceField, FieldSettings, GeometryField, make_encoding
 from toonify3d.snr.prior import Prior
 from toonify3d.training.settings import PAPER_FIELDS
 
@@ -128,3 +128,45 @@ def test_position_gradient_reaches_a_deformation() -> None:
     sample = prior.evaluate(x + shift)
     sample.sdf.sum().backward()
     torch.testing.assert_close(shift.grad, sample.gradient.detach(), atol=1e-5, rtol=1e-4)
+
+
+def _highlights(view_input: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Colours where one light far away is mirrored: at one place from one side, elsewhere too."""
+    torch.manual_seed(0)
+    field = AppearanceField(FieldSettings(view_input=view_input), feature_width=2)
+    with torch.no_grad():
+        field.layers[0].weight[:, :6].zero_()  # only the view differs, not place and normal
+        field.layers[0].weight[:, -3].zero_()  # nor the angle of view
+    light = torch.nn.functional.normalize(torch.tensor([[0.3, -0.8, 0.5]]), dim=1)
+    normal = torch.nn.functional.normalize(light + 0.4 * torch.randn((50, 3)), dim=1)
+    # The direction from the eye that a mirror of this normal turns towards the light.
+    seen = light - 2.0 * (light * normal).sum(1, keepdim=True) * normal
+    points, feature = torch.rand((50, 3)), torch.zeros((50, 2))
+    with torch.no_grad():
+        lit = field(points, 1.7 * normal, seen, feature)
+        return lit, field(points, 1.7 * normal, light.expand(50, 3), feature)
+
+
+def test_a_mirrored_light_looks_the_same_from_everywhere() -> None:
+    lit, other = _highlights("reflection")
+    # The gradient's length does not matter, only the mirrored direction does.
+    assert float((lit - lit[0]).abs().max()) < 1e-4
+    assert float((other - lit).abs().max()) > 1e-3
+    plain, same = _highlights("direction")
+    assert float((plain - plain[0]).abs().max()) > 1e-3
+    assert float((same - same[0]).abs().max()) < 1e-6
+
+
+def test_mirrored_views_teach_the_normal() -> None:
+    torch.manual_seed(0)
+    field = AppearanceField(FieldSettings(view_input="reflection"), feature_width=2)
+    with torch.no_grad():
+        field.layers[0].weight[:, 3:6].zero_()  # the normal itself is not an input here
+    gradient = torch.nn.functional.normalize(torch.randn((20, 3)), dim=1).requires_grad_(True)
+    direction = torch.nn.functional.normalize(torch.randn((20, 3)), dim=1)
+    field(torch.rand((20, 3)), gradient, direction, torch.zeros((20, 2))).sum().backward()
+    pull = gradient.grad
+    assert pull is not None and float(pull.norm(dim=1).min()) > 0.0
+    # Only across the normal: its length is no property of the surface.
+    along = (pull * gradient.detach()).sum(1).abs()
+    assert float((along / pull.norm(dim=1)).max()) < 1e-3

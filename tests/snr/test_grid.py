@@ -5,7 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toonify3d.snr.encoding import FrequencyEncoding, HashEncoding, spherical_harmonics
+from toonify3d.snr.encoding import (
+    FrequencyEncoding,
+    HashEncoding,
+    cubic_harmonics,
+    spherical_harmonics,
+)
 from toonify3d.snr.reference_grid import encode_reference
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
@@ -181,6 +186,6 @@ def test_frequency_jacobian_is_exact() -> None:
 def test_spherical_harmonics_are_orthonormal() -> None:
     torch.manual_seed(0)
     direction = torch.nn.functional.normalize(torch.randn((200_000, 3), dtype=torch.float64), dim=1)
-    basis = spherical_harmonics(direction)
+    basis = torch.cat([spherical_harmonics(direction), cubic_harmonics(direction)], dim=1)
     gram = 4 * torch.pi * basis.T @ basis / len(basis)
-    torch.testing.assert_close(gram, torch.eye(9, dtype=torch.float64), atol=0.03, rtol=0.0)
+    torch.testing.assert_close(gram, torch.eye(16, dtype=torch.float64), atol=0.03, rtol=0.0)

@@ -123,7 +123,9 @@ PAPER_FIELDS = FieldSettings(
 )
 
 TINY = PriorSettings(
-    fields=FieldSettings(levels=4, base_resolution=8, finest_resolution=64, log2_table=15),
+    fields=FieldSettings(
+        levels=4, base_resolution=8, finest_resolution=64, log2_table=15, view_input="reflection"
+    ),
     steps=300,
     rays=256,
     samples=12,
@@ -138,10 +140,10 @@ TINY = PriorSettings(
     hull_steps=60,
     holdout_frames=1,
 )
-PREVIEW = PriorSettings()
+PREVIEW = PriorSettings(fields=FieldSettings(view_input="reflection"))
 STANDARD = replace(
     PREVIEW,
-    fields=FieldSettings(finest_resolution=512, levels=10, log2_table=18),
+    fields=replace(PREVIEW.fields, finest_resolution=512, levels=10, log2_table=18),
     steps=12000,
     rays=1280,
     # Sharper and with preview's weight of the masks, long training follows whatever is wrong with
@@ -152,8 +154,8 @@ STANDARD = replace(
 )
 HIGH = replace(
     STANDARD,
-    fields=FieldSettings(
-        finest_resolution=1024, levels=12, log2_table=19, level_features=2, geometry_layers=2
+    fields=replace(
+        PREVIEW.fields, finest_resolution=1024, levels=12, log2_table=19, geometry_layers=2
     ),
     steps=24000,
     rays=2048,
