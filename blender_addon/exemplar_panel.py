@@ -7,9 +7,9 @@ from pathlib import Path
 
 import bpy
 
-from . import faces, pictures, properties, session
+from . import faces, lookup, pictures, properties, session
 from .face_check import NO_FACE, FaceAnswer
-from .texts import draw_text
+from .texts import draw_name, draw_text
 
 
 def draw_exemplars(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
@@ -18,6 +18,7 @@ def draw_exemplars(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup
     if not settings.exemplar.strip():
         return
     if len(chosen) == 1:
+        draw_file(layout, settings.exemplar, "FILE_IMAGE")
         icon = pictures.icon(properties.absolute(settings.exemplar))
         if icon:
             layout.template_icon(icon_value=icon, scale=5.0)
@@ -37,6 +38,19 @@ def draw_exemplars(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup
         draw_refused(layout, exemplar, answer)
 
 
+def draw_file(layout: bpy.types.UILayout, chosen: str, icon: str) -> None:
+    """The name of a chosen file, which a narrow path field hides, and whether it is there."""
+    path = properties.absolute(chosen)
+    if path is None:
+        return
+    if lookup.is_there(path):
+        draw_name(layout, path.name, icon)
+        return
+    column = layout.column()
+    column.alert = True
+    draw_text(column, f"{path.name} is not there: choose it again", icon="ERROR")
+
+
 def _draw_cell(
     cell: bpy.types.UILayout, settings: bpy.types.PropertyGroup, exemplar: str, index: int
 ) -> None:
@@ -44,11 +58,15 @@ def _draw_cell(
     path = properties.absolute(exemplar)
     cell.template_icon(icon_value=pictures.icon(path), scale=3.5)
     row = cell.row(align=True)
-    row.label(text=path.stem if path else "?")
+    row.label(text=path.stem if path else "?", icon=_missing_icon(path))
     if index:
         button = row.operator("toonify3d.remove_exemplar", text="", icon="X", emboss=False)
         button.index = index - 1
     _draw_state(cell, settings, exemplar, short=True)
+
+
+def _missing_icon(path: Path | None) -> str:
+    return "NONE" if path is not None and lookup.is_there(path) else "ERROR"
 
 
 def _draw_state(
@@ -71,7 +89,7 @@ def _draw_state(
         button.exemplar = exemplar
         if not marked:
             return
-    row.operator("toonify3d.clear_face", text="", icon="X").exemplar = exemplar
+    row.operator("toonify3d.clear_face", text="", icon="TRASH").exemplar = exemplar
 
 
 def draw_refused(layout: bpy.types.UILayout, exemplar: str, answer: FaceAnswer) -> None:

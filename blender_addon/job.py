@@ -42,8 +42,8 @@ EXIT_CANCELLED = 3
 class JobState(enum.Enum):
     """What the panel shows."""
 
-    WAITING = "Waiting for the job before it"
-    STARTING = "Starting the backend"
+    WAITING = "Waiting for another job"
+    STARTING = "Starting"
     RUNNING = "Running"
     CANCELLING = "Stopping"
     DONE = "Done"
@@ -95,6 +95,9 @@ class Job:
         keep: The worker goes on when Blender closes.
         title: For lists; the folder's name by default.
         after: Starts only when this job is done; given up when that one fails.
+
+    Attributes:
+        home: File and scene that it was started in (:mod:`homes`); None for none that is open.
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class Job:
         self.result: Path | None = None
         self.acknowledged = False
         self.imported = False
+        self.home: tuple[str, str] | None = None
         self.started_at = 0.0
         self._python = python
         self._keep = keep

@@ -3,38 +3,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import bpy
 
-from . import estimates, exemplar_panel, faces, pictures, problems, properties, session
+from . import estimates, exemplar_panel, preferences, properties, session
 from .capture_check import Finding
-from .face_check import NO_FACE
-from .job import Job, JobState
-from .requests import exemplars, missing_input
+from .job_panel import TOONIFY3D_PT_job
+from .operators.job import restyle_objection
+from .operators.result import TRUE_COLORS, show_colors_objection
+from .requests import SETUP_MISSING, changed_features, exemplars, missing_input
 from .scene import importer, material
 from .scene.mesh import STYLE_PROPERTY
-from .texts import draw_text
-
-_STATE_ICONS = {
-    JobState.WAITING: "TIME",
-    JobState.STARTING: "TIME",
-    JobState.RUNNING: "PLAY",
-    JobState.CANCELLING: "PAUSE",
-    JobState.DONE: "CHECKMARK",
-    JobState.FAILED: "ERROR",
-    JobState.CANCELLED: "PAUSE",
-}
-
-
-_STAGES = {
-    "capture": "reading the film",
-    "prior": "reconstructing the head",
-    "portraits": "stylizing the portraits",
-    "geometry": "bending the shape",
-    "texture": "painting the colors",
-    "asset": "making mesh and textures",
-}
+from .texts import beside, draw_name, draw_text
 
 
 class _Panel:
@@ -53,21 +32,36 @@ class TOONIFY3D_PT_main(_Panel, bpy.types.Panel):  # noqa: N801 - Blender's nami
         """Draw the inputs."""
         layout = self.layout
         settings = context.scene.toonify3d
+        _draw_setup(layout)
+        layout.label(text="1. The Film")
         row = _column(layout).row(align=True)
         row.prop(settings, "capture")
         row.operator("toonify3d.check_capture", text="", icon="VIEWZOOM")
+        exemplar_panel.draw_file(layout, settings.capture, "FILE_MOVIE")
         _draw_check(layout, settings)
+        layout.label(text="2. The Style")
         row = _column(layout).row(align=True)
         row.prop(settings, "exemplar")
         row.operator("toonify3d.add_exemplars", text="", icon="ADD")
         exemplar_panel.draw_exemplars(layout, settings)
-        column = _column(layout)
-        column.prop(settings, "preset")
-        _draw_estimate(layout, settings)
         _column(layout).prop(settings, "strength")
+        _draw_features(layout, settings)
+        layout.label(text="3. The Avatar")
+        _column(layout).prop(settings, "preset")
+        _draw_estimate(layout, settings)
         _draw_options(layout, settings)
         _column(layout).prop(settings, "output")
+        _draw_output(layout, settings)
         _draw_start(layout, context)
+
+
+def _draw_setup(layout: bpy.types.UILayout) -> None:
+    """What comes before everything else, once."""
+    if preferences.python_path():
+        return
+    box = layout.box()
+    draw_text(box, SETUP_MISSING, icon="INFO")
+    box.operator("toonify3d.open_preferences", icon="PREFERENCES")
 
 
 def _column(layout: bpy.types.UILayout) -> bpy.types.UILayout:
@@ -134,17 +128,24 @@ def _draw_estimate(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup
     draw_text(column, text, icon="TIME")
 
 
-def _draw_options(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
-    """Closed sub-panels: what most jobs leave alone."""
+def _draw_features(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
+    """A closed sub-panel: the strength of single features, and what takes it all back."""
     header, body = layout.panel("TOONIFY3D_features", default_closed=True)
-    header.label(text="Features")
-    if body is not None:
-        column = _column(body)
-        for name in properties.FEATURES:
-            column.prop(settings, name, slider=True)
-        note = body.column(align=True)
-        note.active = False
-        draw_text(note, "0 keeps the person's own, 1 follows the exemplar", icon="INFO")
+    changed = len(changed_features(settings))
+    header.label(text=f"Features ({changed} changed)" if changed else "Features")
+    header.operator("toonify3d.reset_features", text="", icon="LOOP_BACK", emboss=False)
+    if body is None:
+        return
+    column = _column(body)
+    for name in properties.FEATURES:
+        column.prop(settings, name, slider=True)
+    note = body.column(align=True)
+    note.active = False
+    draw_text(note, "0 keeps the person's own, 1 follows the exemplar", icon="INFO")
+
+
+def _draw_options(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
+    """A closed sub-panel: what most jobs leave alone."""
     header, body = layout.panel("TOONIFY3D_options", default_closed=True)
     header.label(text="Options")
     if body is not None:
@@ -153,145 +154,31 @@ def _draw_options(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup)
             column.prop(settings, name)
 
 
+def _draw_output(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
+    """Where the next job will be."""
+    folder = properties.absolute(settings.output)
+    row = layout.row()
+    row.active = False
+    draw_name(row, str(folder or preferences.default_output()), "FILE_FOLDER", "Jobs go to ")
+
+
 def _draw_start(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
     reason = missing_input(context)
-    if reason:
+    if reason and reason != SETUP_MISSING:  # which stands at the top
         draw_text(layout, reason, icon="INFO")
-        if "preferences" in reason:
-            layout.operator("toonify3d.open_preferences", icon="PREFERENCES")
     row = layout.row()
     row.scale_y = 1.6
     count = len(exemplars(context.scene.toonify3d))
     text = f"Stylize {count} Avatars" if count > 1 else "Stylize Avatar"
     row.operator("toonify3d.stylize", text=text, icon="OUTLINER_OB_ARMATURE")
-    row = layout.row(align=True)
+    row = beside(layout)
     row.operator("toonify3d.restyle")
     row.operator("toonify3d.attach")
-
-
-class TOONIFY3D_PT_job(_Panel, bpy.types.Panel):  # noqa: N801
-    """The job: progress, picture, problem, what can be done."""
-
-    bl_label = "Job"
-    bl_idname = "TOONIFY3D_PT_job"
-
-    def draw(self, context: bpy.types.Context) -> None:
-        """Draw the current job."""
-        layout = self.layout
-        job = session.queue.current
-        if job is None:
-            _draw_last(layout, context.scene.toonify3d.job)
-            return
-        _draw_queue(layout)
-        if len(session.queue.jobs) == 1:
-            layout.label(text=job.name, icon="FILE_FOLDER")
-        row = layout.row()
-        row.label(text=job.state.value, icon=_STATE_ICONS[job.state])
-        if not job.state.finished:  # beside the state: under the preview a low screen hides it
-            row.operator("toonify3d.cancel", icon="CANCEL")
-        _draw_progress(layout, job)
-        _draw_problem(layout, context.scene.toonify3d, job)
-        _draw_actions(layout, context, job)
-        _draw_preview(layout, job)
-
-
-def _draw_last(layout: bpy.types.UILayout, folder: str) -> None:
-    """After a restart of Blender: the job that this .blend remembers."""
-    if not folder:
-        layout.label(text="No job yet")
-        return
-    layout.operator_context = "EXEC_DEFAULT"
-    layout.operator("toonify3d.attach", text="Open Last Job").directory = folder
-
-
-def _draw_queue(layout: bpy.types.UILayout) -> None:
-    """The list of jobs, when there are several."""
-    jobs = session.queue.jobs
-    if len(jobs) < 2:
-        return
-    column = layout.column(align=True)
-    for index, job in enumerate(jobs[-6:], max(0, len(jobs) - 6)):
-        row = column.row(align=True)
-        button = row.operator(
-            "toonify3d.show_job",
-            text=job.name,
-            icon=_STATE_ICONS[job.state],
-            depress=job is session.queue.current,
-        )
-        button.index = index
-        if not job.active:
-            row.operator("toonify3d.remove_job", text="", icon="X").index = index
-
-
-def _draw_progress(layout: bpy.types.UILayout, job: Job) -> None:
-    status = job.status
-    if status is None or job.state in (JobState.WAITING, JobState.FAILED):
-        return
-    percent = f"{100 * status.fraction:.0f}%"
-    left = session.seconds_text(status.eta_s) if job.state is JobState.RUNNING else ""
-    layout.progress(factor=status.fraction, text=f"{percent}, {left} left" if left else percent)
-    if job.state is JobState.RUNNING:
-        stage = _STAGES.get(status.stage, status.stage)
-        percent = f"{100 * status.step_fraction:.0f}%"
-        text = f"Step {status.stage_index} of {status.stage_count}: {stage} ({percent})"
-        draw_text(layout, text)
-    if status.message and job.state is not JobState.DONE:
-        draw_text(layout, status.message)
-    if not job.connected and job.state is JobState.RUNNING:
-        layout.label(text="Following the job by its folder", icon="FILE_FOLDER")
-    for warning in status.warnings[-3:]:
-        draw_text(layout, warning, icon="INFO")
-
-
-def _draw_preview(layout: bpy.types.UILayout, job: Job) -> None:
-    icon = pictures.icon(job.preview) if job.state is not JobState.FAILED else 0
-    if icon:
-        layout.template_icon(icon_value=icon, scale=9.0)
-
-
-def _draw_problem(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup, job: Job) -> None:
-    if job.state is not JobState.FAILED or job.problem is None:
-        return
-    exemplar = str((job.request or {}).get("exemplar") or "")
-    box = layout.box()
-    box.alert = True
-    if job.problem.code == NO_FACE and exemplar:
-        _draw_faceless(box, settings, exemplar)
-        return
-    draw_text(box, job.problem.message, icon="ERROR")
-    hint = problems.advice(job.problem.code)
-    if hint.text:
-        draw_text(box, hint.text)
-    if hint.operator:
-        box.operator(hint.operator, icon="TOOL_SETTINGS")
-    if job.problem.code == "exemplar_landmarks" and exemplar:
-        box.operator("toonify3d.mark_face", icon="PIVOT_CURSOR").exemplar = exemplar
-
-
-def _draw_faceless(
-    box: bpy.types.UILayout, settings: bpy.types.PropertyGroup, exemplar: str
-) -> None:
-    """The backend found no face: its sentence is for the command line, this one for Blender."""
-    draw_text(box, f"No face was found in {Path(exemplar).name}", icon="ERROR")
-    if faces.settled(settings, exemplar):
-        box.alert = False
-        draw_text(box, "That is mended now: Resume starts it again", icon="CHECKMARK")
-        return
-    exemplar_panel.draw_face_fixes(box, exemplar)
-
-
-def _draw_actions(layout: bpy.types.UILayout, context: bpy.types.Context, job: Job) -> None:
-    row = layout.row(align=True)
-    if job.state in (JobState.FAILED, JobState.CANCELLED):
-        row.operator("toonify3d.resume", icon="PLAY")
-    if job.state is JobState.DONE:
-        row.operator("toonify3d.import_result", icon="IMPORT")
-        row = layout.row(align=True)
-        row.operator("toonify3d.refine", icon="MOD_SMOOTH")
-        row.prop(context.scene.toonify3d, "longer", text="Time ×")
-    row = layout.row(align=True)
-    row.operator("toonify3d.open_folder", text="Folder", icon="FILE_FOLDER")
-    row.operator("toonify3d.copy_report", text="Copy Report", icon="COPYDOWN")
+    objection = restyle_objection(context)
+    if objection and not reason:
+        note = layout.column(align=True)
+        note.active = False
+        draw_text(note, objection, icon="INFO")
 
 
 class TOONIFY3D_PT_avatar(_Panel, bpy.types.Panel):  # noqa: N801
@@ -312,6 +199,8 @@ class TOONIFY3D_PT_avatar(_Panel, bpy.types.Panel):  # noqa: N801
         column = _column(layout)
         if STYLE_PROPERTY in avatar:
             column.prop(avatar, f'["{STYLE_PROPERTY}"]', text="Style", slider=True)
+        _draw_colors(layout, context)
+        column = _column(layout)
         node = material.toon_node(avatar)
         if node is not None:
             for name in ("Bands", "Light Gain", "Shadow Tint", "Rim", "Rim Color"):
@@ -324,6 +213,19 @@ class TOONIFY3D_PT_avatar(_Panel, bpy.types.Panel):  # noqa: N801
             text="Remove Outline" if outline is not None else "Add Outline",
             icon="MOD_SOLIDIFY",
         )
+
+
+def _draw_colors(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
+    """What keeps the style's colors from being seen, each with the button that mends it."""
+    view = context.scene.view_settings
+    if not show_colors_objection(context):
+        draw_text(layout, "This viewport shows the shape without its colors", icon="INFO")
+        layout.operator("toonify3d.show_colors", icon="SHADING_TEXTURE")
+    if view.view_transform != TRUE_COLORS:
+        text = f"The view transform {view.view_transform} makes the style's colors dull"
+        draw_text(layout, text, icon="INFO")
+        layout.operator("toonify3d.true_colors", icon="COLOR")
+    _column(layout).prop(view, "view_transform", text="View")
 
 
 class TOONIFY3D_PT_turntable(_Panel, bpy.types.Panel):  # noqa: N801

@@ -116,7 +116,7 @@ class ToonifySettings(bpy.types.PropertyGroup):
         default="preview",
     )
     strength: bpy.props.FloatProperty(
-        name="Strength",
+        name="Shape Strength",
         description=estimates.doc("stylize.strength"),
         min=0.0,
         max=1.5,
@@ -151,7 +151,8 @@ class ToonifySettings(bpy.types.PropertyGroup):
     )
     output: bpy.props.StringProperty(
         name="Output",
-        description="Folder for jobs; empty means beside the .blend, or in your home folder",
+        description="Folder for jobs; empty means a folder 3DToonify beside the saved .blend, or "
+        "in your home folder",
         subtype="DIR_PATH",
         options=compat.path_options(),
     )

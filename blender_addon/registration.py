@@ -25,6 +25,7 @@ def register() -> None:
             bpy.utils.register_class(cls)
             done.append(cls)
         properties.register_properties()
+        session.watch.start()
     except Exception:
         for cls in reversed(done):
             bpy.utils.unregister_class(cls)

@@ -7,12 +7,14 @@ import bpy
 
 from . import estimates, faces, preferences, properties
 
+SETUP_MISSING = "First set up 3DToonify in the add-on's preferences"
+
 
 def missing_input(context: bpy.types.Context, *, capture: bool = True) -> str:
     """What keeps a job from starting, in one sentence; empty when nothing does. Touches no disk."""
     settings = context.scene.toonify3d
     if not preferences.python_path():
-        return "First set up 3DToonify in the add-on's preferences"
+        return SETUP_MISSING
     if capture and not settings.capture.strip():
         return "Choose a capture: a video or a folder of images"
     if not settings.exemplar.strip():

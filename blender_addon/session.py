@@ -15,11 +15,12 @@ from typing import Any
 
 import bpy
 
-from . import estimates, face_editor, faces, pictures, preferences, properties, requests
+from . import estimates, face_editor, faces, lookup, pictures, preferences, properties, requests
 from .bake import Bake
 from .capture_check import CaptureCheck
 from .doctor import BackendCheck
 from .face_check import FaceCheck
+from .homes import Watch, scene_of
 from .job import Job, JobQueue, JobState
 from .setup_backend import BackendSetup
 
@@ -34,6 +35,7 @@ setup = BackendSetup()
 capture_check = CaptureCheck()
 face_check = FaceCheck()
 bake = Bake()
+watch = Watch(queue)
 
 _start_after_check = ""
 _live_seen: tuple[object, ...] = ()
@@ -96,9 +98,12 @@ def _import_finished(job: Job) -> None:
     settings = preferences.get()
     if job.result is None or (settings is not None and not settings.auto_import):
         return
+    scene = scene_of(job)
+    if scene is None:  # another file is open: it must not get what it never asked for
+        return
     try:
         # A timer has no window of its own, which the undo push needs.
-        with _with_window(_scene_of(job)):
+        with _with_window(scene):
             bpy.ops.toonify3d.import_result("EXEC_DEFAULT", True, folder=str(job.result))
     except RuntimeError as error:
         # The operator has reported it; the result stays on disk and "Import" stays in the panel.
@@ -267,14 +272,9 @@ def _follow_live() -> None:
     seen = (job, job.state, job.status.stage if job.status else "")
     if seen != _live_seen:
         _live_seen = seen
-        show_live(_scene_of(job))
-
-
-def _scene_of(job: Job) -> bpy.types.Scene:
-    """The scene that the job was started in."""
-    folder = str(job.folder)
-    found = (item for item in bpy.data.scenes if item.toonify3d.job == folder)
-    return next(found, bpy.context.scene)
+        scene = scene_of(job)
+        if scene is not None:
+            show_live(scene)
 
 
 def show_live(scene: bpy.types.Scene) -> None:
@@ -292,6 +292,7 @@ def close() -> None:
     global _live_seen, _measured
     if bpy.app.timers.is_registered(_on_timer):
         bpy.app.timers.unregister(_on_timer)
+    watch.stop()
     queue.close()
     check.close()
     setup.cancel()
@@ -300,6 +301,7 @@ def close() -> None:
     face_editor.close()
     bake.close()
     pictures.close()
+    lookup.forget()
     _live_seen, _measured = (), None
 
 

@@ -6,25 +6,25 @@ from pathlib import Path
 import bpy
 
 from .. import preferences, properties, session
-from ..requests import add_exemplars, existing
+from ..requests import SETUP_MISSING, add_exemplars, changed_features, existing
 
 VIDEO_SUFFIXES = ".mp4;.mov;.m4v;.avi;.mkv;.webm"
 IMAGE_SUFFIXES = ".png;.jpg;.jpeg;.webp;.tif;.tiff;.bmp"
 
 
 class ToonifyOtCheckCapture(bpy.types.Operator):
-    """Look at the film for some seconds and say what is wrong with it."""
+    """Look at the film, and for the face in every exemplar, and say what is wrong (seconds)."""
 
     bl_idname = "toonify3d.check_capture"
-    bl_label = "Check Capture"
+    bl_label = "Check Film and Exemplars"
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         """Needs a backend and a capture."""
-        ready = bool(preferences.python_path() and context.scene.toonify3d.capture.strip())
-        if not ready:
-            cls.poll_message_set("Choose a capture; and set up 3DToonify in the preferences")
-        return ready and not session.checking()
+        reason = _check_objection(context)
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Start the check in a process of its own."""
@@ -35,6 +35,14 @@ class ToonifyOtCheckCapture(bpy.types.Operator):
             return {"CANCELLED"}
         session.start_check(context.scene, capture, then_start=False)
         return {"FINISHED"}
+
+
+def _check_objection(context: bpy.types.Context) -> str:
+    if not preferences.python_path():
+        return SETUP_MISSING
+    if not context.scene.toonify3d.capture.strip():
+        return "Choose a capture: a video or a folder of images"
+    return "A check is running" if session.checking() else ""
 
 
 class ToonifyOtStopCheck(bpy.types.Operator):
@@ -114,6 +122,28 @@ class ToonifyOtRemoveExemplar(bpy.types.Operator):
         return {"FINISHED"}
 
 
+class ToonifyOtResetFeatures(bpy.types.Operator):
+    """Put the sliders of all features back to where they were at the start."""
+
+    bl_idname = "toonify3d.reset_features"
+    bl_label = "Reset Features"
+    bl_options = {"UNDO", "INTERNAL"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """Needs a slider that was moved."""
+        if not changed_features(context.scene.toonify3d):
+            cls.poll_message_set("No slider has been moved")
+            return False
+        return True
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Reset them."""
+        for name in properties.FEATURES:
+            context.scene.toonify3d.property_unset(name)
+        return {"FINISHED"}
+
+
 class ToonifyOtDrop(bpy.types.Operator):
     """Take a dropped video as the capture, dropped images as the exemplars."""
 
@@ -185,6 +215,7 @@ CLASSES = (
     ToonifyOtOpenSheet,
     ToonifyOtAddExemplars,
     ToonifyOtRemoveExemplar,
+    ToonifyOtResetFeatures,
     ToonifyOtDrop,
     ToonifyFhVideo,
     ToonifyFhImage,

@@ -6,9 +6,11 @@ from typing import Any
 
 import bpy
 
-from .. import faces, jobfolder, preferences, properties, report, session
+from .. import faces, jobfolder, lookup, preferences, properties, report, session
+from ..homes import belongs_here, scene_of
 from ..job import Job, JobState
-from ..requests import build_request, exemplars, missing_input
+from ..requests import SETUP_MISSING, build_request, exemplars, missing_input
+from ..scene import importer
 
 
 def _submit(
@@ -20,7 +22,7 @@ def _submit(
     title = f"{folder.name}, {Path(exemplar).stem}" if exemplar else ""
     python = preferences.python_path()
     job = Job(folder, request, python, keep=keep, title=title, after=after)
-    context.scene.toonify3d.job = str(folder)
+    belongs_here(job, context.scene)
     session.queue.submit(job)
     session.ensure_timer()
     session.redraw()
@@ -47,6 +49,13 @@ def _current_folder(context: bpy.types.Context) -> Path | None:
 def _has_job(folder: Path) -> bool:
     """True when the backend has begun a job in this folder."""
     return (folder / "job.json").is_file()
+
+
+def _job_around(chosen: Path | None) -> Path | None:
+    """The job that a chosen folder is, or lies in (its result, say); else the folder itself."""
+    if chosen is None:
+        return None
+    return next((item for item in (chosen, *list(chosen.parents)[:3]) if _has_job(item)), chosen)
 
 
 def _working(folder: Path | None) -> bool:
@@ -132,21 +141,41 @@ class ToonifyOtStylize(bpy.types.Operator):
         return True
 
 
+def _job_objection(context: bpy.types.Context, what: str) -> str:
+    """Why nothing can be done with the current job's folder; empty when something can."""
+    folder = _current_folder(context)
+    if folder is None:
+        return f"{what} needs a job: stylize first, or open one"
+    job = session.queue.current
+    if job is not None and (job.active or not job.state.finished):
+        return f"{what} can start when the job is over"
+    if not preferences.python_path():
+        return SETUP_MISSING
+    if not lookup.is_there(folder):
+        return f"{what} needs the job's folder, which is gone: open it where it is now"
+    return ""
+
+
+def restyle_objection(context: bpy.types.Context) -> str:
+    """Why the job cannot be given another style; empty when it can."""
+    reason = _job_objection(context, "Restyle")
+    return reason or missing_input(context, capture=False)
+
+
 class _JobFolderOperator:
     """Shared by what needs a job folder that nobody works in."""
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         """Needs a job that is not running."""
-        folder = _current_folder(context)
-        if folder is None:
-            cls.poll_message_set("There is no job yet")
-            return False
-        job = session.queue.current
-        if job is not None and (job.active or not job.state.finished):
-            cls.poll_message_set("The job is running")
-            return False
-        return True
+        reason = cls._objection(context)
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason
+
+    @classmethod
+    def _objection(cls, context: bpy.types.Context) -> str:
+        return _job_objection(context, cls.bl_label)
 
     def _start(self, context: bpy.types.Context, *requests: dict[str, Any]) -> set[str]:
         folder = _current_folder(context)
@@ -208,12 +237,13 @@ class ToonifyOtRestyle(_JobFolderOperator, bpy.types.Operator):
     bl_idname = "toonify3d.restyle"
     bl_label = "Restyle"
 
+    @classmethod
+    def _objection(cls, context: bpy.types.Context) -> str:
+        return restyle_objection(context)
+
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Start the worker on the same folder with other exemplars."""
         chosen = exemplars(context.scene.toonify3d)
-        if not chosen:
-            self.report({"ERROR"}, "Choose an exemplar: one stylized portrait")
-            return {"CANCELLED"}
         try:
             requests = [build_request(context, "restyle", path) for path in chosen]
         except (FileNotFoundError, faces.ChangedPictureError) as error:
@@ -247,7 +277,13 @@ class ToonifyOtCancel(bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         """Needs a job that has not finished."""
         job = session.queue.current
-        return job is not None and not job.state.finished and job.state is not JobState.CANCELLING
+        if job is None or job.state.finished:
+            cls.poll_message_set("No job is running")
+            return False
+        if job.state is JobState.CANCELLING:
+            cls.poll_message_set("The job stops at its next safe place")
+            return False
+        return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Ask the worker to stop."""
@@ -265,23 +301,29 @@ class ToonifyOtAttach(bpy.types.Operator):
 
     bl_idname = "toonify3d.attach"
     bl_label = "Open Job..."
+    bl_options = {"UNDO"}
 
     directory: bpy.props.StringProperty(subtype="DIR_PATH")
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         """Open the file browser."""
-        self.directory = context.scene.toonify3d.job or str(preferences.default_output())
+        known = properties.absolute(context.scene.toonify3d.job)
+        jobs = properties.absolute(context.scene.toonify3d.output) or preferences.default_output()
+        self.directory = str(known if known is not None and known.is_dir() else jobs)
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Show the job."""
-        folder = properties.absolute(self.directory)
+        folder = _job_around(properties.absolute(self.directory))
         if folder is None or not _has_job(folder):
-            self.report({"ERROR"}, f"There is no job in {folder}")
+            name = folder or "nothing"
+            self.report({"ERROR"}, f"There is no job in {name}: choose a folder with a job.json")
             return {"CANCELLED"}
-        session.queue.attach(folder)
-        context.scene.toonify3d.job = str(folder)
+        belongs_here(session.queue.attach(folder), context.scene)
+        found = importer.follow_moved(context.scene, folder)
+        if found:
+            self.report({"INFO"}, f"Found again where the job is now: {', '.join(found)}")
         session.ensure_timer()
         session.redraw()
         return {"FINISHED"}
@@ -331,8 +373,9 @@ class ToonifyOtNextJob(bpy.types.Operator):
         """Make it the current one."""
         if not 0 <= self.index < len(session.queue.jobs):
             return {"CANCELLED"}
-        session.queue.current = session.queue.jobs[self.index]
-        context.scene.toonify3d.job = str(session.queue.current.folder)
+        job = session.queue.current = session.queue.jobs[self.index]
+        if scene_of(job) == context.scene:
+            context.scene.toonify3d.job = str(job.folder)  # the one to come back to
         session.redraw()
         return {"FINISHED"}
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import bpy
 
-from .. import preferences, session
+from .. import compat, preferences, session
 from ..scene import importer, material
 from ..scene.result import ResultError
+
+TRUE_COLORS = importer.TRUE_COLORS
 
 
 class ToonifyOtImport(bpy.types.Operator):
@@ -31,13 +33,21 @@ class ToonifyOtImport(bpy.types.Operator):
         if folder is None:
             self.report({"ERROR"}, "The job has no result yet")
             return {"CANCELLED"}
+        before = context.scene.view_settings.view_transform
         try:
             avatar = importer.import_result(context.scene, folder, _options(context, folder))
         except (ResultError, RuntimeError) as error:
             self.report({"ERROR"}, f"The avatar cannot be imported: {error}")
             return {"CANCELLED"}
         _select(context, avatar)
+        self._tell(context, avatar, before)
         return {"FINISHED"}
+
+    def _tell(self, context: bpy.types.Context, avatar: bpy.types.Object, before: str) -> None:
+        """Say what else has changed in the artist's scene."""
+        now = context.scene.view_settings.view_transform
+        changed = "" if now == before else f"; the view transform is {now} now, it was {before}"
+        self.report({"INFO"}, f"Imported {avatar.name}{changed}")
 
 
 def _options(context: bpy.types.Context, folder: Path) -> importer.ImportOptions:
@@ -64,6 +74,54 @@ def _select(context: bpy.types.Context, avatar: bpy.types.Object) -> None:
     layer.objects.active = avatar
 
 
+def show_colors_objection(context: bpy.types.Context) -> str:
+    """Why there are no colors to be shown in this viewport; empty when there are."""
+    space = getattr(context, "space_data", None)
+    if space is None or space.type != "VIEW_3D":
+        return "There is no 3D viewport here"
+    shading = space.shading
+    solid = shading.type == "SOLID" and shading.color_type == "TEXTURE"
+    if solid or shading.type in {"MATERIAL", "RENDERED"}:
+        return "This viewport shows colors already"
+    return ""
+
+
+class ToonifyOtShowColors(bpy.types.Operator):
+    """Show colors and toon shading here: viewport shading Material Preview."""
+
+    bl_idname = "toonify3d.show_colors"
+    bl_label = "Show Colors"
+    bl_options = {"INTERNAL"}
+
+    @classmethod
+    def poll(cls, context: bpy.types.Context) -> bool:
+        """Needs a viewport that shows none."""
+        reason = show_colors_objection(context)
+        if reason:
+            cls.poll_message_set(reason)
+        return not reason
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Change this viewport's shading."""
+        context.space_data.shading.type = "MATERIAL"
+        return {"FINISHED"}
+
+
+class ToonifyOtTrueColors(bpy.types.Operator):
+    """Set the scene's view transform to Standard, which leaves the style's colors as they are."""
+
+    bl_idname = "toonify3d.true_colors"
+    bl_label = "Show True Style Colors"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context: bpy.types.Context) -> set[str]:
+        """Change the scene's color management."""
+        if not compat.set_view_transform(context.scene, TRUE_COLORS):
+            self.report({"ERROR"}, f"Blender's color configuration has no {TRUE_COLORS}")
+            return {"CANCELLED"}
+        return {"FINISHED"}
+
+
 class ToonifyOtOutline(bpy.types.Operator):
     """Add or remove an ink outline round the avatar."""
 
@@ -74,7 +132,10 @@ class ToonifyOtOutline(bpy.types.Operator):
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         """Needs an avatar."""
-        return importer.find_avatar(context) is not None
+        if importer.find_avatar(context) is None:
+            cls.poll_message_set("There is no imported avatar in this scene")
+            return False
+        return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Toggle the outline."""
@@ -84,4 +145,4 @@ class ToonifyOtOutline(bpy.types.Operator):
         return {"FINISHED"}
 
 
-CLASSES = (ToonifyOtImport, ToonifyOtOutline)
+CLASSES = (ToonifyOtImport, ToonifyOtShowColors, ToonifyOtTrueColors, ToonifyOtOutline)

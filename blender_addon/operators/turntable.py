@@ -24,7 +24,10 @@ class ToonifyOtTurntable(bpy.types.Operator):
         if importer.find_avatar(context) is None:
             cls.poll_message_set("There is no imported avatar in this scene")
             return False
-        return not bpy.app.is_job_running("RENDER")
+        if bpy.app.is_job_running("RENDER"):
+            cls.poll_message_set("A render is running: wait for it, or press Esc")
+            return False
+        return True
 
     def invoke(self, context: bpy.types.Context, event: bpy.types.Event) -> set[str]:
         """Render in the background of the interface, with Blender's own progress and Esc."""

@@ -16,6 +16,9 @@ from .result import AvatarData, load_avatar
 
 RESULT_PROPERTY = "toonify3d_result"
 
+TRUE_COLORS = "Standard"
+"""The view transform that shows an albedo's colors as they are."""
+
 
 @dataclass(frozen=True)
 class ImportOptions:
@@ -47,7 +50,7 @@ def import_result(
     scene.collection.children.link(collection)
     _add_material(avatar, data, options)
     if options.standard_view:
-        compat.set_view_transform(scene, "Standard")
+        compat.set_view_transform(scene, TRUE_COLORS)
     return avatar
 
 
@@ -118,6 +121,40 @@ def apply_textures(target: bpy.types.Object, folder: Path, *, pack: bool = False
 def is_avatar(target: bpy.types.Object | None) -> bool:
     """True for an object that this add-on has imported."""
     return target is not None and target.type == "MESH" and RESULT_PROPERTY in target
+
+
+def follow_moved(scene: bpy.types.Scene, job: Path) -> list[str]:
+    """Point avatars whose job is gone from its place, and their textures, to the job's new one.
+
+    Args:
+        scene: Whose avatars.
+        job: Folder of the moved (and perhaps renamed) job.
+
+    Returns:
+        Names of the avatars found again.
+    """
+    found = []
+    for item in scene.objects:
+        if not is_avatar(item):
+            continue
+        old = Path(bpy.path.abspath(item[RESULT_PROPERTY]))
+        new = job / "styles" / old.parent.name / "result"
+        if old.exists() or not new.is_dir():
+            continue
+        item[RESULT_PROPERTY] = str(new)
+        for image in _textures_of(item):
+            file = new / Path(bpy.path.abspath(image.filepath)).name
+            if image.packed_file is None and file.is_file():
+                image.filepath = compat.blend_relative(file)
+                image.reload()
+        found.append(item.name)
+    return found
+
+
+def _textures_of(target: bpy.types.Object) -> set[bpy.types.Image]:
+    trees = [slot.material.node_tree for slot in target.material_slots if slot.material]
+    nodes = [node for tree in trees if tree is not None for node in tree.nodes]
+    return {node.image for node in nodes if node.type == "TEX_IMAGE" and node.image is not None}
 
 
 def find_avatar(context: bpy.types.Context) -> bpy.types.Object | None:

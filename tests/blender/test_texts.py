@@ -10,7 +10,7 @@ import pytest
 @pytest.fixture
 def texts(monkeypatch):
     """The module, without Blender's fonts: a letter is 6 pixels wide."""
-    region = SimpleNamespace(width=64 + 20 + 6 * 20)
+    region = SimpleNamespace(width=80 + 20 + 6 * 20)
     styles = [SimpleNamespace(widget=SimpleNamespace(points=11))]
     preferences = SimpleNamespace(system=SimpleNamespace(ui_scale=1.0), ui_styles=styles)
     bpy, blf = ModuleType("bpy"), ModuleType("blf")
@@ -56,3 +56,33 @@ def test_long_words_and_long_texts(texts):
     assert texts.wrapped("") == [""]
     lines = texts.wrapped("word " * 200, 10)
     assert len(lines) == texts.MAX_LINES and lines[-1].endswith("...")
+
+
+def test_of_a_long_name_the_middle_is_left_out(texts):
+    layout = Layout()
+    texts.draw_name(layout, "VID_20261122_155912_full_circle.mp4", "FILE_MOVIE")
+    texts.draw_name(layout, "short.png", "FILE_IMAGE")
+    texts.draw_name(layout, "/home/me/films/3DToonify", "FILE_FOLDER", "Jobs go to ")
+    long, short, folder = (text for text, _ in layout.rows)
+    assert len(long) == 20 and "..." in long
+    assert long.startswith("VID_2026") and long.endswith("cle.mp4")
+    assert short == "short.png"
+    assert folder.startswith("Jobs go to /") and folder.endswith("ify") and len(folder) == 20
+
+
+def test_paths_are_broken_at_separators(texts):
+    sentence = "There is no job in /home/someone/films/circle-001 any more"
+    lines = texts.wrapped(sentence, 20)
+    assert max(map(len, lines)) <= 20
+    assert lines[1:3] == ["/home/someone/films/", "circle-001 any more"]
+    windows = texts.wrapped(r"C:\Users\someone\films\circle-001 is gone", 20)
+    assert max(map(len, windows)) <= 20 and windows[0] == "C:\\Users\\someone\\"
+
+
+def test_two_buttons_stand_below_each_other_where_it_is_narrow(texts):
+    kinds = SimpleNamespace(row=lambda align: "row", column=lambda align: "column")
+    for width, wanted in ((200, "column"), (texts.NARROW, "row"), (0, "row")):
+        texts.bpy.context.region = SimpleNamespace(width=width)
+        assert texts.beside(kinds) == wanted
+    texts.bpy.context.region = None
+    assert texts.beside(kinds) == "row"
