@@ -11,14 +11,13 @@ import torch
 
 from ..raycast import MeshQuery
 from ..scene import FloatArray, Normalization, Scene, SurfaceMesh
+from .follow import POSITIONS, Person, fit_person, flipped_faces, sampled
 from .levelset import ClippedField, Field
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 # The name of the morph target (GLB) and of the shape key (Blender): 0 is the style, 1 the person.
 PHOTOREAL = "Photoreal"
-# Positions of the slider at which triangles are looked at, both ends included.
-POSITIONS = 11
 # Unit space round the cut's plane in which vertices may belong to it (its edge is chamfered by a
 # cell of the level set), and how deep inside the field these lie at least.
 PLANE_REACH, SURFACE_SLACK = 0.02, 1e-3
@@ -81,6 +80,50 @@ def on_the_person(
         return normalization.to_world(to_prior(points).cpu().numpy().astype(np.float64))
 
 
+def person_of(
+    avatar: Field, prior_mesh: SurfaceMesh, normalization: Normalization
+) -> Person | None:
+    """What the mesh has to follow besides the style; None when the field does not know the way.
+
+    Args:
+        avatar: The stylized field.
+        prior_mesh: The real person's surface, world metres.
+        normalization: To unit space.
+    """
+    if getattr(avatar, "to_prior", None) is None:
+        return None
+
+    def way(vertices: FloatArray) -> FloatArray:
+        person = on_the_person(avatar, vertices, normalization)
+        assert person is not None
+        return normalization.to_unit(person)
+
+    return Person.of(prior_mesh, normalization, way)
+
+
+def persons_end(
+    person: Person,
+    vertices: FloatArray,
+    faces: IntArray,
+    bottom: Bottom | None,
+    normalization: Normalization,
+) -> FloatArray:
+    """The slider's other end ``(V, 3)`` in world metres, fitted to the person's surface.
+
+    Args:
+        person: Their surface.
+        vertices: ``(V, 3)`` of the finished mesh, unit space.
+        faces: ``(F, 3)``.
+        bottom: Its flat cut, which is not fitted.
+        normalization: To world metres.
+    """
+    wall = np.ones(len(faces), dtype=bool)
+    if bottom is not None:
+        wall = ~bottom.faces(normalization.to_world(vertices), faces)
+    fitted = fit_person(vertices, person.way(vertices), faces, wall, person)
+    return normalization.to_world(fitted)
+
+
 def above_the_persons_cut(
     avatar: Field, prior_mesh: SurfaceMesh, scene: Scene, bottom: float | None
 ) -> float | None:
@@ -124,16 +167,15 @@ def morph_figures(
         bottom: The flat cut, if the mesh has one; it is left out of the distances.
 
     Returns:
-        ``surface_median, surface_p95, surface_max``: distance of vertices and face centres to the
-        prior's surface in percent of the diagonal of its bounding box; ``flipped_faces`` on the
-        way, looked at in ``positions`` places; ``travel_max`` in percent.
+        ``surface_median, surface_p95, surface_max``: distance of 13 places of every face
+        (:data:`.follow.SAMPLES`) to the prior's surface in percent of the diagonal of its bounding
+        box; ``flipped_faces`` on the way, looked at in ``positions`` places; ``travel_max`` in
+        percent.
     """
     diagonal = float(np.linalg.norm(np.ptp(prior.vertices, axis=0)))
-    points = np.concatenate([person, person[faces].mean(axis=1)])
-    if bottom is not None:
-        points = points[~np.concatenate([bottom.inner, bottom.faces(style, faces)])]
-    distance = MeshQuery(prior.vertices, prior.faces).closest(points).distance
-    distance = 100.0 * distance / diagonal
+    wall = faces if bottom is None else faces[~bottom.faces(style, faces)]
+    points = sampled(person, wall).reshape(-1, 3)
+    distance = 100.0 * MeshQuery(prior.vertices, prior.faces).closest(points).distance / diagonal
     return {
         "surface_median": float(np.median(distance)),
         "surface_p95": float(np.percentile(distance, 95)),
@@ -142,20 +184,3 @@ def morph_figures(
         "positions": POSITIONS,
         "travel_max": 100.0 * float(np.linalg.norm(person - style, axis=1).max()) / diagonal,
     }
-
-
-def flipped_faces(
-    start: FloatArray, end: FloatArray, faces: IntArray, positions: int = POSITIONS
-) -> npt.NDArray[np.bool_]:
-    """Triangles ``(F,)`` that turn by more than a right angle on the straight way to ``end``."""
-    first = _areas(start, faces)
-    flipped = np.zeros(len(faces), dtype=bool)
-    for t in np.linspace(0.0, 1.0, positions)[1:]:
-        normal = _areas((1 - t) * start + t * end, faces)
-        flipped |= np.einsum("ij,ij->i", first, normal) <= 0
-    return flipped
-
-
-def _areas(vertices: FloatArray, faces: IntArray) -> FloatArray:
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    return np.asarray(np.cross(b - a, c - a))

@@ -16,9 +16,10 @@ from ..raycast import MeshQuery
 from ..scene import ByteImage, Camera, FloatArray, LabelledPoints, Scene, SurfaceMesh
 from .bake import Bake, BakeOptions, DenseSurface, bake, to_bytes
 from .export import describe, write_glb, write_npz, write_obj, write_ply, write_texture
+from .follow import Person
 from .levelset import ClippedField, Field
 from .mesh import vertex_normals
-from .morph import Bottom, above_the_persons_cut, morph_figures, on_the_person
+from .morph import Bottom, above_the_persons_cut, morph_figures, person_of, persons_end
 from .preview import preview_sheet
 from .render import Renderable
 from .settings import AssetSettings
@@ -88,7 +89,9 @@ def build_asset(
     cameras = watching_cameras(scene) if settings.calm_unseen else []
     bottom = above_the_persons_cut(avatar, prior_mesh, scene, flat_bottom(prior_mesh, cameras))
     field_ = ClippedField.of_scene(avatar, scene, settings.ball_radius, bottom, settings.resolution)
-    surface = extract_surface(field_, scene, settings, SubProgress(progress, 0.0, 0.3))
+    follow = person_of(avatar, prior_mesh, scene.normalization)
+    part = SubProgress(progress, 0.0, 0.3)
+    surface = extract_surface(field_, scene, settings, part, follow)
     clock.lap("mesh")
     atlas = unwrap(
         surface.vertices,
@@ -102,7 +105,7 @@ def build_asset(
     clock.lap("uv")
     mesh = SurfaceMesh(scene.normalization.to_world(surface.vertices), surface.faces)
     flat = Bottom.of(field_, surface.vertices, scene.normalization)
-    person = on_the_person(avatar, surface.vertices, scene.normalization)
+    person = _persons_end(follow, surface, flat, scene)
     real = mesh if person is None else replace(mesh, vertices=person)
     calm = _calm(field_, surface, real, prior_mesh, cameras) if cameras else None
     part = SubProgress(progress, 0.45, 0.8)
@@ -165,6 +168,15 @@ def _bake(
             "was filled from its surroundings."
         )
     return baked
+
+
+def _persons_end(
+    follow: Person | None, surface: ExtractedSurface, flat: Bottom | None, scene: Scene
+) -> FloatArray | None:
+    """Where the mesh's vertices lie on the real person, world metres; None when unknown."""
+    if follow is None:
+        return None
+    return persons_end(follow, surface.vertices, surface.faces, flat, scene.normalization)
 
 
 def _photoreal(

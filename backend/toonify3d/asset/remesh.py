@@ -20,6 +20,7 @@ from ..meshes import edge_adjacency
 from ..progress import Progress
 from ..raycast import MeshQuery, interpolate
 from ..scene import FloatArray
+from .follow import Person, aligned, sharpest, turn
 from .mesh import check_mesh, vertex_normals
 from .topology import Edges, apart, apart_on_mesh, face_normals, split_edges
 
@@ -85,9 +86,8 @@ class Surface:
         found = interpolate(values, self.faces, hits)
         return found[:, :3], found[:, 3:6], found[:, 6]
 
-    def refined(self, points: FloatArray) -> Surface:
-        """Shorter lengths where the mesh's face centres ``(N, 3)`` are far off the surface."""
-        away = self.query.closest(points).distance
+    def refined(self, points: FloatArray, away: FloatArray) -> Surface:
+        """Shorter lengths where places ``(N, 3)`` of the mesh are far off, by ``away (N,)``."""
         factor = np.sqrt(OFF * away.mean() / np.maximum(away, 1e-12))
         _, nearest = cKDTree(points).query(self.vertices)
         return replace(self, length=self.length * np.clip(factor, FINER, 1.0)[nearest])
@@ -129,6 +129,7 @@ def remesh(
     target: int,
     to_rim: Callable[[FloatArray], FloatArray],
     progress: Progress,
+    person: Person | None = None,
 ) -> tuple[FloatArray, IntArray]:
     """Even out a closed manifold mesh; as it is (with a note) when that would break it.
 
@@ -140,8 +141,9 @@ def remesh(
         target: Faces wanted; at most that many are made, or the next even number.
         to_rim: Puts points ``(N, 3)`` onto the rim.
         progress: Told how far it is.
+        person: Another surface that the same triangles have to follow.
     """
-    mesh = _Mesh(vertices, faces, labels, surface, to_rim)
+    mesh = _Mesh(vertices, faces, labels, surface, to_rim, person)
     scale = surface.scale_for(target)
     for number in range(ROUNDS):
         progress.update(number / ROUNDS, "evening out the triangles")
@@ -157,6 +159,7 @@ def remesh(
     mesh.trim(target)
     mesh.flip()
     mesh.slide()
+    mesh.align()
     mesh.fit()
     check = check_mesh(mesh.vertices, mesh.faces)
     before = check_mesh(vertices, faces)
@@ -176,9 +179,10 @@ class _Mesh:
         labels: IntArray,
         surface: Surface,
         to_rim: Callable[[FloatArray], FloatArray],
+        person: Person | None,
     ) -> None:
         self.vertices, self.faces, self.labels = vertices.copy(), faces, labels
-        self.surface, self.to_rim = surface, to_rim
+        self.surface, self.to_rim, self.person = surface, to_rim, person
         self.normals = self.length = np.zeros(0)
         self.scale = 1.0
 
@@ -189,8 +193,20 @@ class _Mesh:
         self.length = scale * length
 
     def refine(self) -> None:
-        """Ask for shorter edges where the faces do not follow the surface."""
-        self.surface = self.surface.refined(self.vertices[self.faces].mean(axis=1))
+        """Ask for shorter edges where the faces do not follow the surface, or the person's."""
+        points = self.vertices[self.faces].mean(axis=1)
+        away = self.surface.query.closest(points).distance
+        if self.person is not None:
+            away = np.maximum(away, self.person.away(self.vertices, self.faces, self.labels))
+        self.surface = self.surface.refined(points, away)
+
+    def align(self) -> None:
+        """Turn edges that cut the corner of a hollow or ridge."""
+        ends = [(self.vertices, self.surface.query)]
+        if self.person is not None:
+            ends.append((self.person.way(self.vertices), self.person.query))
+        diagonal = float(np.linalg.norm(np.ptp(self.surface.vertices, axis=0)))
+        self.faces = aligned(self.faces, self.labels, ends, diagonal)
 
     def split(self) -> None:
         """Put a vertex into every edge that is too long."""
@@ -383,8 +399,8 @@ class _Mesh:
         ``quads (N, 4)``: the ends of the edge, then the two corners it would join.
         """
         a, b, c, d = (self.vertices[quads[:, k]] for k in range(4))
-        old = np.maximum(_sharpest(a, b, c), _sharpest(a, b, d))
-        gain = old - np.maximum(_sharpest(a, d, c), _sharpest(d, b, c))
+        old = np.maximum(sharpest(a, b, c), sharpest(a, b, d))
+        gain = old - np.maximum(sharpest(a, d, c), sharpest(d, b, c))
         one, two = np.cross(b - a, c - a), np.cross(d - a, b - a)
         for new in (np.cross(d - a, c - a), np.cross(b - d, c - d)):
             gain[_turned(one + two, new)] = -1.0
@@ -394,14 +410,8 @@ class _Mesh:
 
     def _turn(self, sides: IntArray, quads: IntArray) -> None:
         """Replace faces ``a b c`` and ``b a d`` by ``a d c`` and ``d b c``, wound as they were."""
-        a, b, c, d = quads.T
-        first = self.faces[sides[:, 0]]
-        # Does the first face run from a to b?
-        ahead = ((first == a[:, None]) & (np.roll(first, -1, axis=1) == b[:, None])).any(axis=1)
-        one = np.where(ahead[:, None], np.stack([a, d, c], 1), np.stack([a, c, d], 1))
-        two = np.where(ahead[:, None], np.stack([d, b, c], 1), np.stack([d, c, b], 1))
         self.faces = self.faces.copy()
-        self.faces[sides[:, 0]], self.faces[sides[:, 1]] = one, two
+        turn(self.faces, sides, quads)
 
     def _move(self, places: FloatArray, free: BoolArray) -> None:
         """Put the ``free`` vertices onto the surface near ``places``, unless a face turns over."""
@@ -438,13 +448,3 @@ def _roundness(vertices: FloatArray, faces: IntArray, normals: FloatArray) -> Fl
     return np.asarray(
         2 * np.sqrt(3.0) * np.linalg.norm(normals, axis=1) / np.maximum(squared, 1e-30)
     )
-
-
-def _sharpest(a: FloatArray, b: FloatArray, c: FloatArray) -> FloatArray:
-    """Cosine ``(N,)`` of the smallest angle of triangles."""
-    out = np.full(len(a), -1.0)
-    for p, q, r in ((a, b, c), (b, c, a), (c, a, b)):
-        u, v = q - p, r - p
-        lengths = np.linalg.norm(u, axis=1) * np.linalg.norm(v, axis=1)
-        out = np.maximum(out, (u * v).sum(axis=1) / np.maximum(lengths, 1e-30))
-    return out

@@ -11,6 +11,7 @@ from scipy.spatial import ConvexHull
 from ..progress import Progress, SubProgress
 from ..scene import FloatArray, Normalization, Scene, SurfaceMesh
 from .crease import cut_faces, onto_rim, settle, sharpen_rim
+from .follow import Person
 from .intersect import untangle
 from .levelset import ClippedField, Field, extract_level_set
 from .mesh import (
@@ -75,9 +76,15 @@ def extract_mesh(
 
 
 def extract_surface(
-    field: ClippedField, scene: Scene, settings: AssetSettings, progress: Progress
+    field: ClippedField,
+    scene: Scene,
+    settings: AssetSettings,
+    progress: Progress,
+    person: Person | None = None,
 ) -> ExtractedSurface:
     """Level set, largest piece, decimation, repair and check, in unit space.
+
+    With a ``person`` the triangles follow their surface too (:mod:`.follow`).
 
     Raises:
         TrainingError: The field has no surface.
@@ -89,7 +96,7 @@ def extract_surface(
     progress.update(0.7, "sharpening the rim of the cut")
     vertices, faces = sharpen_rim(field, vertices, faces, 2.0 / settings.resolution)
     progress.update(0.75, "decimating the mesh")
-    low, triangles = _decimated(vertices, faces, field, scene, settings, progress)
+    low, triangles = _decimated(vertices, faces, field, scene, settings, progress, person)
     low, crossed, crossing = untangle(low, triangles)
     if crossing:
         progress.warn(f"{crossing} triangles of the mesh run through one another.")
@@ -113,6 +120,7 @@ def _decimated(
     scene: Scene,
     settings: AssetSettings,
     progress: Progress,
+    person: Person | None,
 ) -> tuple[FloatArray, IntArray]:
     """The mesh with the number of triangles asked for; finer on the face, coarse on the cut."""
     focus = _face_focus(scene, settings.face_detail)
@@ -135,6 +143,7 @@ def _decimated(
         settings.faces,
         lambda points: onto_rim(field, points, cell),
         SubProgress(progress, 0.8, 0.98),
+        person,
     )
     return settle(field, even, triangles, cut_faces(field, even, triangles), cell), triangles
 
