@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ..raycast import MeshQuery
 from ..scene import ByteImage, Camera, Float32Array, FloatArray, SurfaceMesh
 from .colorspace import clean_foreground, sample, smoothstep
+from .outline import outline, without_splinters
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class BentSurface:
         caster: Rays against the person as filmed.
         bent_caster: Rays against the changed person.
         attributes: ``(V, K)`` float32 values to carry into the frames.
+        closed: The surface has no border: where it ends, the person ends.
     """
 
     mesh: SurfaceMesh
@@ -30,6 +32,7 @@ class BentSurface:
     caster: MeshQuery
     bent_caster: MeshQuery
     attributes: Float32Array
+    closed: bool = True
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class WarpedFrame:
 
     Attributes:
         photo: ``(H, W, 3)`` float32 RGB 0..255, background continued from the person.
-        mask: ``(H, W)`` uint8 of the bent person.
+        mask: ``(H, W)`` uint8 of the bent person, anti-aliased.
         hit: ``(H, W)`` the ray meets the bent surface.
         seen: ``(H, W)`` 0..1, the photo really shows this surface point.
         facing: ``(H, W)`` cosine between surface normal and view.
@@ -79,8 +82,10 @@ def warp_frame(
     source = (own + shift).reshape(*shape, 2)
     seen = np.zeros(len(face), np.float32)
     seen[hit] = _seen(surface, camera, filmed, source.reshape(-1, 2)[hit])
-    photo = sample(clean_foreground(image, mask), source)
+    photo = sample(clean_foreground(image, without_splinters(mask)), source)
     bent_mask = np.clip(sample(mask, source) + 0.5, 0, 255).astype(np.uint8)
+    if surface.closed:
+        bent_mask = outline(hit.reshape(shape), bent_mask, lambda at: _meets(surface, camera, at))
     return WarpedFrame(
         photo,
         bent_mask,
@@ -113,6 +118,10 @@ def _cast(
     length = np.maximum(np.linalg.norm(normal, axis=1), 1e-15)
     cosine[hit] = np.abs((normal * directions[hit]).sum(1)) / length
     return face, weights, cosine
+
+
+def _meets(surface: BentSurface, camera: Camera, image_points: FloatArray) -> npt.NDArray[np.bool_]:
+    return np.asarray(surface.bent_caster.cast(*camera.rays(image_points)).face >= 0)
 
 
 def _nearest_hit(hit: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

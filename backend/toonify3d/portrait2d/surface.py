@@ -58,6 +58,15 @@ def densify(mesh: SurfaceMesh, edge: float, max_faces: int = 400_000) -> Surface
     return SurfaceMesh(vertices, faces, colors)
 
 
+def is_closed(faces: IntArray) -> bool:
+    """Whether every edge of the triangles ``(F, 3)`` has two sides: the surface has no border."""
+    ends = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+    keys = np.sort(ends[:, 0] * (int(faces.max(initial=0)) + 1) + ends[:, 1])
+    if len(keys) % 2:
+        return False
+    return bool((keys[::2] == keys[1::2]).all())
+
+
 def vertex_normals(vertices: FloatArray, faces: IntArray) -> FloatArray:
     """Area-weighted unit normals ``(V, 3)``."""
     a, b, c = vertices[faces[:, 0]], vertices[faces[:, 1]], vertices[faces[:, 2]]
