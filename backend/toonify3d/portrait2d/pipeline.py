@@ -35,7 +35,7 @@ from .regions import Regions, classify
 from .settings import StylizeSettings
 from .store import StylizedSet, palette_strip, save_displacement, save_palette, save_view
 from .strokeframes import STROKED, lay_on_frames, marks_on_frames
-from .surface import Observations, densify, observe, vertex_normals
+from .surface import Observations, densify, is_closed, observe, vertex_normals
 from .tones import make_tones
 
 _OBSERVED_FRAMES = 20
@@ -304,7 +304,14 @@ def _prepare(
         ],
         axis=1,
     ).astype(np.float32)
-    surface = BentSurface(mesh, bent, person.caster, MeshQuery(bent, mesh.faces), attributes)
+    surface = BentSurface(
+        mesh,
+        bent,
+        person.caster,
+        MeshQuery(bent, mesh.faces),
+        attributes,
+        is_closed(mesh.faces),
+    )
     layer = blank_layer() if kind == "colour" else _layer(style, change, frames, settings, kind)
     layer = even_layer(layer, settings, kind)
     back = float(change.targets[list(lm.FACE_OVAL), 2].min())
