@@ -161,8 +161,10 @@ def test_projection_keeps_only_what_reaches_the_surface() -> None:
 def test_finetuning_reaches_the_portraits_and_knows_its_way_back(captured, tmp_path: Path) -> None:
     scene, views = captured
     prior = sphere_prior(FREQUENCY)
+    # So short a run depends on its rays: of four seeds with 64 rays two miss the mark.
+    settings = replace(HIERARCHICAL, rays=256, coarse_samples=12, fine_samples=12, seed=2)
     geometry = adapt_geometry(
-        scene, prior, views, None, tmp_path, HIERARCHICAL, "cpu", SilentProgress()
+        scene, prior, views, None, tmp_path, settings, "cpu", SilentProgress()
     )
     assert isinstance(geometry, AdaptedGeometry)
     points = bent_front()
@@ -297,14 +299,14 @@ def test_reflection_starts_at_one_and_is_bounded() -> None:
 def test_patches_lie_inside_the_silhouette(captured) -> None:
     scene, views = captured
     patches = PatchRays(views, scene.normalization, torch.device("cpu"), 8)
-    drawn = patches.draw(3, np.random.default_rng(0))
+    drawn = patches.draw(3, torch.Generator().manual_seed(0))
     assert drawn is not None
     rays, color = drawn
     assert len(rays) == 3 * 64 and color.shape == (192, 3)
-    for number, row, column in patches.corners[:: max(1, len(patches.corners) // 50)]:
+    for number, row, column in patches.corners[:: max(1, len(patches.corners) // 50)].tolist():
         assert (views[number].mask[row : row + 8, column : column + 8] > 127).all()
     huge = PatchRays(views, scene.normalization, torch.device("cpu"), 63)
-    assert huge.draw(1, np.random.default_rng(0)) is None
+    assert huge.draw(1, torch.Generator().manual_seed(0)) is None
 
 
 # -- ablations and settings -----------------------------------------------------------------------

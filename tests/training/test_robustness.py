@@ -261,7 +261,7 @@ def test_a_lasting_nan_ends_with_one_sentence(
     losses, draws = GeometryAdaption.losses, []
 
     def poisoned(self: GeometryAdaption, fraction: float):
-        draws.append(self.random.bit_generator.state["state"]["state"])
+        draws.append(bytes(self.generator.get_state().numpy()))
         total, values = losses(self, fraction)
         return total * (float("nan") if fraction > 0.3 else 1.0), values
 

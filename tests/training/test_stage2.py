@@ -180,7 +180,7 @@ def test_rays_find_the_surface_and_its_silhouette(captured) -> None:
     rays = ViewRays(scene, views, torch.device("cpu"), edge=3, reach=8)
     coarse = CoarseDistance(BallPrior(), 64)
     coarse.refresh(truth)
-    drawn, _, mask = rays.draw(600, np.random.default_rng(0), (0.5, 0.3, 0.2))
+    drawn, _, mask = rays.draw(600, torch.Generator().manual_seed(0), (0.5, 0.3, 0.2))
     distance, hit = locate(coarse, drawn, 64)
     assert float((hit == (mask > 0.5)).float().mean()) > 0.97
     geometry = StylizedGeometry(BallPrior(), truth)

@@ -101,6 +101,9 @@ class DisplacementLattice(nn.Module):
         self.register_buffer("coefficients", coefficients)
         self.register_buffer("low", low)
         self.register_buffer("spacing", spacing)
+        # On the device from the start: a recorded training step cannot copy it there.
+        self._size: Tensor
+        self.register_buffer("_size", torch.tensor(coefficients.shape[:3]), persistent=False)
 
     @classmethod
     def sample(
@@ -148,7 +151,7 @@ class DisplacementLattice(nn.Module):
         return (a[:, :, None, None] * b[:, None, :, None] * c[:, None, None, :]).reshape(-1, 27)
 
     def _stencil(self, y: Tensor, with_slopes: bool) -> tuple[Tensor, Tensor, Tensor]:
-        size = torch.tensor(self.coefficients.shape[:3], device=y.device)
+        size = self._size
         grid = (y - self.low) / self.spacing
         # Beyond the lattice the field goes on as at its border (zero wherever kernels ended).
         limit = (size - 2).to(grid.dtype) + 0.499

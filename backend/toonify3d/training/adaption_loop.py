@@ -7,9 +7,9 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,8 +25,10 @@ from .checkpoint import (
     check_optimizer_state,
     cloned,
     load_checkpoint,
+    load_optimizer,
     save_checkpoint,
 )
+from .recorded_step import CudaRecorder, Recorder, Recordings, make_capturable, set_rate
 
 CHECKPOINT_SECONDS = 20.0
 MAX_ROLLBACKS = 3
@@ -34,6 +36,10 @@ LEAST_RAYS = 64
 """Smaller batches than this would not learn anything."""
 # A loss this many times its recent mean counts as exploded.
 EXPLOSION = 50.0
+# Steps on a GPU between two looks at the loss: reading it back stalls the GPU.
+LOOK_EVERY = 20
+# A stage alternates between two kinds of steps at most: with and without the discriminator.
+RECORDINGS = 2
 
 
 def input_digest(settings: Any, views: list[StylizedView], *more: Any) -> str:
@@ -112,8 +118,11 @@ class Adaption(Protocol):
     def generators(self) -> dict[str, torch.Generator | np.random.Generator]:
         """Random state to save, by name."""
 
-    def losses(self, fraction: float) -> tuple[Tensor, dict[str, float]]:
-        """The loss to descend and the values to report, ``fraction`` 0 to 1 of the way."""
+    def losses(self, fraction: float) -> tuple[Tensor, Mapping[str, float | Tensor]]:
+        """The loss to descend and the values to report, ``fraction`` 0 to 1 of the way.
+
+        Values are numbers or detached scalars; ``total`` among them is watched for explosions.
+        """
 
     def shrink(self) -> int | None:
         """Halve the batch for want of memory: its new size, or None when it is at its least."""
@@ -123,6 +132,35 @@ class Adaption(Protocol):
 
     def figures(self) -> dict[str, Any]:
         """What ``metrics.json`` says about the result beside losses and time."""
+
+
+@runtime_checkable
+class Recordable(Adaption, Protocol):
+    """An adaption whose steps can be recorded (see :mod:`.recorded_step`).
+
+    ``losses(fraction)`` is ``prepare(fraction)`` followed by ``batch_losses()``.
+    """
+
+    def prepare(self, fraction: float) -> Hashable:
+        """What a step needs of the host: schedules into tensors, grids bent anew, flags set.
+
+        Returns:
+            What the kernels of the next :meth:`batch_losses` depend on.
+        """
+
+    def batch_losses(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """See :meth:`Adaption.losses`; draws on the device and reads nothing back."""
+
+
+def recorder_for(adaption: Adaption) -> Recorder | None:
+    """A recorder for an adaption on a GPU, or None when its steps run one kernel at a time."""
+    if not isinstance(adaption, Recordable):
+        return None
+    device = next(adaption.modules().parameters()).device
+    if device.type != "cuda":
+        return None
+    generators = adaption.generators().values()
+    return CudaRecorder(device, [g for g in generators if isinstance(g, torch.Generator)])
 
 
 @dataclasses.dataclass
@@ -149,6 +187,7 @@ class AdaptionLoop:
         adaption: What is trained.
         progress: Told where the loop is; may raise ``CancelledError`` (a checkpoint is kept).
         final: Learning rate at the end as a fraction of its peak; 1 is a constant rate.
+        recorder: Records the steps of a :class:`Recordable`; None runs them as they are.
     """
 
     def __init__(
@@ -158,13 +197,20 @@ class AdaptionLoop:
         adaption: Adaption,
         progress: Progress,
         final: float = 0.05,
+        recorder: Recorder | None = None,
     ) -> None:
         self._folder, self._digest, self._adaption = folder, digest, adaption
         self._progress, self._final = progress, final
         self._modules, self._optimizer = adaption.modules(), adaption.optimizer()
         self._generators = adaption.generators()
         for group in self._optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
+            group.setdefault("initial_lr", float(group["lr"]))
+        self._device = next(self._modules.parameters()).device
+        self._recordings: Recordings | None = None
+        if recorder is not None:
+            self._recordings = Recordings(recorder, RECORDINGS)
+            make_capturable(self._optimizer, self._device)
+        self._looked = 0
         self._slowdown = 1.0
         self._rollbacks = 0
         self._seconds = 0.0
@@ -195,11 +241,9 @@ class AdaptionLoop:
                 number = self._roll_back()
                 continue
             self._set_rate(cosine_factor(number / steps, self._final))
-            values = self._step(number / steps)
-            if values is None:
+            if not self._step(number, number / steps):
                 number = self._roll_back()
                 continue
-            self._note(values)
             number += 1
             now = time.monotonic()
             self._seconds, started = self._seconds + now - started, now
@@ -214,23 +258,64 @@ class AdaptionLoop:
         """Remove the checkpoint: the result is safe elsewhere."""
         (self._folder / NAME).unlink(missing_ok=True)
 
-    def _step(self, fraction: float) -> dict[str, float] | None:
-        """One optimizer step; None when the loss is bad (nothing is changed then)."""
+    def _step(self, number: int, fraction: float) -> bool:
+        """One optimizer step; False when the loss is bad.
+
+        Nothing is changed then, except by a recorded step, which the step back undoes as well.
+        """
         while True:
             try:
-                loss, values = self._adaption.losses(fraction)
-                if self._is_bad(loss):
-                    return None
-                self._optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                recorded = self._recorded_step(fraction)
+                loss, values = self._gradients(fraction) if recorded is None else recorded
             except torch.cuda.OutOfMemoryError:
                 self._shrink()
                 continue
+            if self._looks(number):
+                if self._is_bad(loss):
+                    return False
+                self._note(values, number)
+            if recorded is None:
+                self._optimizer.step()
+            return True
+
+    def _gradients(self, fraction: float) -> tuple[Tensor, Mapping[str, float | Tensor]]:
+        self._optimizer.zero_grad(set_to_none=True)
+        loss, values = self._adaption.losses(fraction)
+        loss.backward()
+        return loss.detach(), values
+
+    def _recorded_step(self, fraction: float) -> tuple[Tensor, Mapping[str, float | Tensor]] | None:
+        """The whole step (optimizer included) from a recording; None when none are made."""
+        adaption, recordings = self._adaption, self._recordings
+        if recordings is None or not isinstance(adaption, Recordable):
+            return None
+
+        def body() -> tuple[Tensor, dict[str, Tensor]]:
+            # Replays write the gradients anew: they were recorded as new ones.
+            self._optimizer.zero_grad(set_to_none=True)
+            loss, values = adaption.batch_losses()
+            loss.backward()
             self._optimizer.step()
-            return values
+            return loss.detach(), values
+
+        try:
+            return recordings.run(adaption.prepare(fraction), body)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self._recordings = None
+            reason = str(error).splitlines()[0]
+            self._progress.warn(f"Steps run without a CUDA graph, hence slower ({reason}).")
+            return None
+
+    def _looks(self, number: int) -> bool:
+        """Whether the loss of a step is read."""
+        return self._device.type == "cpu" or number % LOOK_EVERY == 0
 
     def _shrink(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
+        if self._recordings is not None:
+            self._recordings.forget()
         torch.cuda.empty_cache()
         size = self._adaption.shrink()
         if size is None:
@@ -257,13 +342,17 @@ class AdaptionLoop:
         """Whether all parameters are finite (a finite loss may have infinite gradients)."""
         return all(bool(torch.isfinite(p).all()) for p in self._modules.parameters())
 
-    def _note(self, values: dict[str, float]) -> None:
+    def _note(self, values: Mapping[str, float | Tensor], number: int) -> None:
+        """Running means over about twenty steps, however many of them are looked at."""
+        keep = 0.95 ** max(1, number - self._looked)
+        self._looked = number
         for name, value in values.items():
-            self._recent[name] = 0.95 * self._recent.get(name, value) + 0.05 * value
+            now = float(value)
+            self._recent[name] = keep * self._recent.get(name, now) + (1.0 - keep) * now
 
     def _set_rate(self, factor: float) -> None:
         for group in self._optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor * self._slowdown
+            set_rate(group, group["initial_lr"] * factor * self._slowdown)
 
     def _roll_back(self) -> int:
         """Back to the last checkpoint with half the rate and other random draws."""
@@ -315,7 +404,7 @@ class AdaptionLoop:
         except (KeyError, ValueError, TypeError, RuntimeError, AttributeError):
             # Modules take what fits before they complain about the rest.
             self._modules.load_state_dict(fresh[0])
-            self._optimizer.load_state_dict(fresh[1])
+            load_optimizer(self._optimizer, fresh[1])
             self._progress.warn(
                 "The checkpoint was written by another version; this stage starts anew."
             )
@@ -325,7 +414,9 @@ class AdaptionLoop:
 
     def _restore(self, state: dict[str, Any]) -> int:
         self._modules.load_state_dict(state["modules"])
-        self._optimizer.load_state_dict(cloned(state["optimizer"]))
+        load_optimizer(self._optimizer, state["optimizer"])
+        if self._recordings is not None:
+            self._recordings.forget()  # the moments are other tensors now
         for name, generator in self._generators.items():
             saved = state[f"random.{name}"]
             if isinstance(generator, torch.Generator):
@@ -334,7 +425,8 @@ class AdaptionLoop:
                 generator.bit_generator.state = json.loads(saved)
         self._seconds, self._slowdown = float(state["seconds"]), float(state["slowdown"])
         self._rollbacks, self._recent = int(state["rollbacks"]), dict(state["recent"])
-        return int(state["step"])
+        self._looked = int(state["step"])
+        return self._looked
 
 
 _DIVERGED = (
@@ -375,7 +467,8 @@ def run_adaption(
         message: Prefix of the progress message.
         watch: Called after each step with its number.
     """
-    loop = AdaptionLoop(folder, digest, adaption, progress, final)
+    recorder = recorder_for(adaption)
+    loop = AdaptionLoop(folder, digest, adaption, progress, final, recorder)
     done = loop.run(steps, message, watch)
     adaption.modules().requires_grad_(False)
     save_state(folder / result, adaption.state())

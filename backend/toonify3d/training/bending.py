@@ -7,7 +7,7 @@ prior's appearance field says, so that a colour that merely changed does not ben
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +36,22 @@ from .view_rays import CoarseDistance, Rays, ViewRays, deepest, locate
 
 # Steps between two bendings of the grid on which rays are searched.
 REFRESH = 40
+
+
+class Shape(NamedTuple):
+    """What the kernels of a step depend on.
+
+    Attributes:
+        rays: Rays that carry colour.
+        mask_rays: Rays along the silhouettes.
+        bends: Whether colours move the shape yet.
+        fine: Whether the fine residual learns.
+    """
+
+    rays: int
+    mask_rays: int
+    bends: bool
+    fine: bool
 
 
 class GeometryAdaption:
@@ -73,10 +89,11 @@ class GeometryAdaption:
         self._band = self.coarse.band(0.06)
         self._calls = 0
         self.ray_count, self.mask_ray_count = settings.rays, settings.mask_rays
+        self._sharpness = torch.tensor(settings.sharpness_start, device=device)
+        self._shape = Shape(0, 0, False, False)
         with torch.no_grad():
             width = prior.evaluate(self._band[:1]).feature.shape[1]
         self.head = StyleHead(width).to(device)
-        self.random = np.random.default_rng(settings.seed)
         self.generator = torch.Generator(device).manual_seed(settings.seed)
 
     def modules(self) -> nn.ModuleDict:
@@ -92,11 +109,12 @@ class GeometryAdaption:
                 {"params": self.head.parameters(), "lr": settings.head_learning_rate},
             ],
             betas=(0.9, 0.99),
+            fused=self.prior.device.type in ("cpu", "cuda"),
         )
 
     def generators(self) -> dict[str, torch.Generator | np.random.Generator]:
         """See :class:`.adaption_loop.Adaption`."""
-        return {"rays": self.random, "samples": self.generator}
+        return {"rays": self.generator}
 
     def shrink(self) -> int | None:
         """See :class:`.adaption_loop.Adaption`."""
@@ -128,22 +146,33 @@ class GeometryAdaption:
         """The result (or the present state of it)."""
         return StylizedGeometry(self.prior, self.deformation, self.head)
 
-    def losses(self, fraction: float) -> tuple[Tensor, dict[str, float]]:
+    def losses(self, fraction: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 9 on one batch, ``fraction`` 0 to 1 of the way through the run."""
-        settings = self.settings
-        if self.deformation.fine is not None:
-            self.deformation.fine.requires_grad_(fraction >= settings.fine_from)
+        self.prepare(fraction)
+        return self.batch_losses()
+
+    def prepare(self, fraction: float) -> Shape:
+        """See :class:`.adaption_loop.Recordable`."""
+        settings, fine = self.settings, self.deformation.fine
+        learns = fine is not None and fraction >= settings.fine_from
+        if fine is not None:
+            fine.requires_grad_(learns)
         if self._calls % REFRESH == 0:
             self.coarse.refresh(self.deformation)
         self._calls += 1
-        sharpness = settings.sharpness_start * (
-            settings.sharpness_end / settings.sharpness_start
-        ) ** min(1.0, fraction / 0.8)
-        rays, color, mask = self.rays.draw(self.ray_count, self.random, (1.0, 0.0, 0.0))
-        rendered = self._render(rays, sharpness, fraction >= settings.color_warmup)
-        color_term = color_loss(rendered, color, mask)
-        rays, _, mask = self.rays.draw(self.mask_ray_count, self.random, (0.1, 0.7, 0.2))
-        mask_term = mask_loss(self._coverage(rays, sharpness), mask)
+        growth = settings.sharpness_end / settings.sharpness_start
+        self._sharpness.fill_(settings.sharpness_start * growth ** min(1.0, fraction / 0.8))
+        bends = fraction >= settings.color_warmup
+        self._shape = Shape(self.ray_count, self.mask_ray_count, bends, learns)
+        return self._shape
+
+    def batch_losses(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """See :class:`.adaption_loop.Recordable`."""
+        settings, shape = self.settings, self._shape
+        rays, color, mask = self.rays.draw(shape.rays, self.generator, (1.0, 0.0, 0.0))
+        color_term = color_loss(self._render(rays, shape.bends), color, mask)
+        rays, _, mask = self.rays.draw(shape.mask_rays, self.generator, (0.1, 0.7, 0.2))
+        mask_term = mask_loss(self._coverage(rays), mask)
         eikonal, strain, extra = self._shape_terms()
         total = (
             color_term
@@ -159,9 +188,9 @@ class GeometryAdaption:
             "eikonal": eikonal,
             "strain": strain,
         }
-        return total, {name: float(value.detach()) for name, value in values.items()}
+        return total, {name: value.detach() for name, value in values.items()}
 
-    def _coverage(self, rays: Rays, sharpness: float) -> Tensor:
+    def _coverage(self, rays: Rays) -> Tensor:
         """Accumulated density ``(R,)`` of eq. 6 along whole rays.
 
         ``prod (1 - alpha_i)`` telescopes to ``Phi_s`` at the least distance along the ray, so one
@@ -171,16 +200,16 @@ class GeometryAdaption:
         """
         nearest = deepest(self.coarse, rays, self.settings.search_steps)
         y = rays.at(nearest)
-        return torch.sigmoid(-sharpness * self.prior.sdf(y + self.deformation(y)))
+        return torch.sigmoid(-self._sharpness * self.prior.sdf(y + self.deformation(y)))
 
-    def _render(self, rays: Rays, sharpness: float, bends: bool) -> Tensor:
+    def _render(self, rays: Rays, bends: bool) -> Tensor:
         """Accumulated colour ``(R, 3)`` of samples round the surface, eq. 8.
 
         Divided by the accumulated density, so that silhouettes are the mask term's business alone.
         """
         count = self.settings.samples
         center, _ = locate(self.coarse, rays, self.settings.search_steps)
-        half = 0.015 + 3.0 / sharpness
+        half = 0.015 + 3.0 / self._sharpness
         fractions = torch.linspace(-1.0, 1.0, count + 1, device=center.device)
         shift = torch.rand((len(rays), 1), generator=self.generator, device=center.device) - 0.5
         # Denser in the middle, where the surface is.
@@ -191,8 +220,8 @@ class GeometryAdaption:
         x = y + (displacement if bends else displacement.detach())
         sample = self.prior.evaluate(x)
         sdf = sample.sdf.reshape(len(rays), count + 1)
-        weights = accumulate_weights(opacity(sdf[:, :-1], sdf[:, 1:], sharpness))
-        direction = rays.direction.repeat_interleave(count + 1, dim=0)
+        weights = accumulate_weights(opacity(sdf[:, :-1], sdf[:, 1:], self._sharpness))
+        direction = rays.direction[:, None].expand(len(rays), count + 1, 3).reshape(-1, 3)
         seen = self.prior.radiance(x, sample, direction)
         styled = self.head(x, seen, sample.feature, sample.gradient.detach())
         styled = styled.reshape(len(rays), count + 1, 3)

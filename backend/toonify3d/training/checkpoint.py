@@ -69,6 +69,37 @@ def check_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any
                     raise ValueError("a moment does not fit its parameter")
 
 
+# How Adam computes, which depends on the device and not on the run.
+_WAYS = ("fused", "foreach", "capturable")
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Give an optimizer the moments of a saved state, perhaps one of another device.
+
+    The optimizer goes on computing as it was made to, with the learning rates' own tensors if it
+    has such; the moments are new tensors.
+
+    Raises:
+        ValueError: Another number of groups or parameters.
+        KeyError: Not an optimizer state.
+    """
+    state = cloned(state)
+    kept = [{name: group.get(name) for name in (*_WAYS, "lr")} for group in optimizer.param_groups]
+    if len(kept) != len(state["param_groups"]):
+        raise ValueError("another number of parameter groups")
+    for own, saved in zip(kept, state["param_groups"], strict=True):
+        # Where the step counts go is decided by these.
+        saved |= {name: own[name] for name in _WAYS}
+    optimizer.load_state_dict(state)
+    for own, group in zip(kept, optimizer.param_groups, strict=True):
+        rate = float(group["lr"])
+        if isinstance(own["lr"], torch.Tensor):
+            own["lr"].fill_(rate)
+            group["lr"] = own["lr"]
+        else:
+            group["lr"] = rate
+
+
 class Timer:
     """Says when something that happens at most every so many seconds is due."""
 

@@ -75,7 +75,6 @@ class FieldFinetune:
         reach = max(8, views[0].image.shape[1] // 12)
         self.rays = ViewRays(scene, views, self.device, edge=max(3, reach // 5), reach=reach)
         torch.manual_seed(settings.seed)
-        self.random = np.random.default_rng(settings.seed)
         self.generator = torch.Generator(self.device).manual_seed(settings.seed)
         self.guide: Guide | None = None
         if settings.sampler == "guided":
@@ -89,7 +88,10 @@ class FieldFinetune:
             FrameCorrections(len(views), poses=False, exposure=False).to(self.device),
             self.generator,
         )
+        # How many samples weigh something is only known on the device.
+        self.renderer.all_colors |= self.device.type != "cpu"
         self.ray_count = settings.rays
+        self._inv_s = torch.tensor(settings.sharpness_start, device=self.device)
         self._calls = 0
 
     def modules(self) -> nn.ModuleDict:
@@ -111,29 +113,38 @@ class FieldFinetune:
         groups = [{"params": network, "lr": settings.field_learning_rate}]
         if table:
             groups.append({"params": table, "lr": settings.table_learning_rate})
-        return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
+        fused = self.device.type in ("cpu", "cuda")
+        return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=fused)
 
     def generators(self) -> dict[str, torch.Generator | np.random.Generator]:
         """See :class:`.adaption_loop.Adaption`."""
-        return {"rays": self.random, "samples": self.generator}
+        return {"rays": self.generator}
 
-    def losses(self, fraction: float) -> tuple[Tensor, dict[str, float]]:
+    def losses(self, fraction: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 9 (of a joint run eq. 12 with F_geo free) on one batch."""
+        self.prepare(fraction)
+        return self.batch_losses()
+
+    def prepare(self, fraction: float) -> int:
+        """See :class:`.adaption_loop.Recordable`."""
         if self.guide is not None and self._calls % REFRESH == 0:
             self.guide.refresh(self.adapted.sdf)
         self._calls += 1
-        rays, color, mask, interior = self.rays.draw_evenly(self.ray_count, self.random)
-        inv_s: Tensor | float = self.adapted.inv_s
-        if not self.settings.learn_inv_s:
-            inv_s = self._sharpness(fraction)
+        self._inv_s.fill_(self._sharpness(fraction))
+        return self.ray_count
+
+    def batch_losses(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """See :class:`.adaption_loop.Recordable`."""
+        rays, color, mask, interior = self.rays.draw_evenly(self.ray_count, self.generator)
+        inv_s = self.adapted.inv_s if self.settings.learn_inv_s else self._inv_s
         terms = self.renderer.losses(as_batch(rays, color, mask, interior), inv_s, 0.0)
         total = terms.total
         if self.colors is not None:
-            total = total + self.colors.penalty
-            total = total + self.colors.adversarial(self.renderer, inv_s, self.random)
+            total = total + self.colors.take_penalty()
+            total = total + self.colors.adversarial(self.renderer, inv_s, self.generator)
         values = {"total": terms.total, "color": terms.color, "mask": terms.mask}
         values["eikonal"] = terms.eikonal
-        return total, {name: float(value.detach()) for name, value in values.items()}
+        return total, {name: value.detach() for name, value in values.items()}
 
     def shrink(self) -> int | None:
         """See :class:`.adaption_loop.Adaption`."""
@@ -189,7 +200,7 @@ class JointColors:
             style_palette(np.zeros((0, 3), np.uint8), views, 16, settings.seed)
         )
         self.patches = PatchRays(views, scene.normalization, device, JOINT_PATCH)
-        self.penalty = torch.zeros((), device=device)
+        self._penalty: Tensor | None = None
         self._warm_start(settings.seed)
 
     def learned(self) -> dict[str, nn.Module]:
@@ -217,9 +228,15 @@ class JointColors:
         shade: Tensor = self.reflection(x, sample.gradient, direction, sample.feature)
         off, chroma = reflection_penalty(shade)
         weights = TextureAdaptionSettings
-        self.penalty = weights.reflection_weight * off + weights.monochrome_weight * chroma
+        self._penalty = weights.reflection_weight * off + weights.monochrome_weight * chroma
         albedo: Tensor = self.texture(x, sample.feature)
         return shade * albedo
+
+    def take_penalty(self) -> Tensor:
+        """The penalty on the last :meth:`radiance`; kept no longer, nor its autograd graph."""
+        penalty, self._penalty = self._penalty, None
+        assert penalty is not None  # the renderer has just asked for colours
+        return penalty
 
     @torch.no_grad()
     def _surface(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -234,15 +251,16 @@ class JointColors:
         fit_albedo(self.texture, points, feature, wanted, steps, generator)
 
     def adversarial(
-        self, renderer: StepRenderer, inv_s: Tensor | float, random: np.random.Generator
+        self, renderer: StepRenderer, inv_s: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Both sides of eq. 11, weight 1 as published."""
-        drawn = self.patches.draw(1, random)
+        drawn = self.patches.draw(1, generator)
         if drawn is None:
             return torch.zeros((), device=self.adapted.device)
         rays, color = drawn
         fake = as_patches(renderer.render(rays.origin, rays.direction, inv_s).color, JOINT_PATCH)
         real = as_patches(self.posterize(color), JOINT_PATCH)
+        self._penalty = None  # of the patch: the batch's own counts
         own, fields = adversarial_terms(self.discriminator, real, fake, r1_weight=0.5)
         return own + fields
 

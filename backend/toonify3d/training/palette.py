@@ -71,12 +71,40 @@ class Posterize:
 
     def __init__(self, palette: ByteImage) -> None:
         self.palette = np.asarray(palette, dtype=np.uint8)
-        self._lab = to_lab(self.palette)
+        self._colors = torch.tensor(self.palette).float() / 255.0
+        self._lab = lab_of(self._colors)
 
     def __call__(self, colors: Tensor) -> Tensor:
-        """``(N, 3)`` sRGB values in 0..1 to their palette colours, same shape; no gradient."""
-        pixels = (colors.detach().cpu().clamp(0, 1) * 255.0).round().to(torch.uint8).numpy()
-        lab = to_lab(pixels)
-        distance = ((lab[:, None] - self._lab[None]) ** 2).sum(2)
-        chosen = self.palette[distance.argmin(1)].astype(np.float32) / 255.0
-        return torch.from_numpy(chosen).to(colors.device)
+        """``(N, 3)`` sRGB values in 0..1 to their palette colours, same shape; no gradient.
+
+        Works on the colours' device; only the first call on a device copies the palette there.
+        """
+        with torch.no_grad():
+            if self._lab.device != colors.device:
+                self._lab, self._colors = (
+                    part.to(colors.device) for part in (self._lab, self._colors)
+                )
+            lab = lab_of((colors.clamp(0.0, 1.0) * 255.0).round() / 255.0)
+            distance = (lab[:, None] - self._lab).square().sum(2)
+            return self._colors[distance.argmin(1)]
+
+
+def lab_of(colors: Tensor) -> Tensor:
+    """CIELAB ``(N, 3)`` (L 0..100, white D65) of sRGB values in 0..1, on their device.
+
+    IEC 61966-2-1 and CIE 15; the same as OpenCV's up to its tables.
+    """
+    linear = torch.where(
+        colors <= 0.04045, colors / 12.92, ((colors.clamp(min=0.0) + 0.055) / 1.055) ** 2.4
+    )
+    red, green, blue = linear.unbind(1)
+    x = (0.412453 * red + 0.357580 * green + 0.180423 * blue) / 0.950456
+    y = 0.212671 * red + 0.715160 * green + 0.072169 * blue
+    z = (0.019334 * red + 0.119193 * green + 0.950227 * blue) / 1.088754
+    fx, fy, fz = (
+        torch.where(
+            part > 216.0 / 24389.0, part ** (1.0 / 3.0), part * (841.0 / 108.0) + 4.0 / 29.0
+        )
+        for part in (x, y, z)
+    )
+    return torch.stack([116.0 * fy - 16.0, 500.0 * (fx - fy), 200.0 * (fy - fz)], dim=1)

@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..scene import Camera, Float32Array, FloatArray, Normalization, Scene, StylizedView
 from ..snr.avatar import PriorLike
 from ..snr.rendering import sphere_interval
+from .data import camera_tensors
 
 
 @dataclass
@@ -99,6 +100,9 @@ def check_views(views: list[StylizedView]) -> None:
 class ViewRays:
     """Pixels of all views, ready to be drawn: inside, along and outside of the silhouettes.
 
+    Candidates and colours stay on the device as bytes and short integers; a draw gathers them
+    there, without a copy from or to the host.
+
     Args:
         scene: Gives the normalization and the crop height.
         views: The portraits.
@@ -111,46 +115,44 @@ class ViewRays:
         self, scene: Scene, views: list[StylizedView], device: torch.device, edge: int, reach: int
     ) -> None:
         check_views(views)
-        self._cameras = [view.frame.camera for view in views]
-        self._normalization = scene.normalization
-        self._device = device
-        pixels, colors, masks, distances = [], [], [], []
+        cameras = [view.frame.camera for view in views]
+        self._sight = _Sight(cameras, scene.normalization, device)
+        parts: list[tuple[npt.NDArray[np.generic], ...]] = []
         for number, view in enumerate(views):
-            inside = view.mask > 127
-            signed = signed_distance(inside)
+            signed = signed_distance(view.mask > 127)
             chosen = (signed > -reach) & self._above_crop(scene, view.frame.camera)
             row, column = np.nonzero(chosen)
-            pixels.append(np.stack([np.full_like(row, number), column, row], axis=1))
-            colors.append(view.image[row, column])
-            masks.append(view.mask[row, column])
-            distances.append(signed[row, column])
-        self.pixels = np.concatenate(pixels).astype(np.int32)
-        self.colors = np.concatenate(colors)
-        self.masks = np.concatenate(masks)
-        distance = np.concatenate(distances)
-        self._interior = distance > reach
+            pixels = np.stack([np.full_like(row, number), column, row], axis=1).astype(np.int16)
+            parts.append((pixels, view.image[chosen], view.mask[chosen], signed[chosen]))
+        joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+        distance = joined.pop()
+        self.pixels, self.colors, self.masks = (torch.tensor(a, device=device) for a in joined)
+        self._interior = torch.tensor(distance > reach, device=device)
         pools = [distance > 0, np.abs(distance) <= edge, distance < -edge]
-        self._pools = [np.nonzero(pool)[0] for pool in pools]
+        self._pools = [
+            torch.tensor(np.nonzero(pool)[0].astype(np.int32), device=device) for pool in pools
+        ]
 
     def draw(
-        self, count: int, generator: np.random.Generator, shares: tuple[float, float, float]
+        self, count: int, generator: torch.Generator, shares: tuple[float, float, float]
     ) -> tuple[Rays, Tensor, Tensor]:
         """``count`` rays with their colours ``(N, 3)`` and mask values ``(N,)`` in 0..1.
 
         Args:
             count: Number of rays.
-            generator: Source of randomness.
+            generator: Source of randomness, on the rays' device.
             shares: Fractions drawn inside, along and outside of the silhouettes.
         """
         parts = []
         for pool, share in zip(self._pools, shares, strict=True):
             if len(pool) and share > 0:
-                parts.append(pool[generator.integers(0, len(pool), max(1, round(share * count)))])
-        rays, color, mask, _ = self._take(np.concatenate(parts))
+                wanted = max(1, round(share * count))
+                parts.append(pool[_drawn(len(pool), wanted, generator)])
+        rays, color, mask, _ = self._take(torch.cat(parts).long())
         return rays, color, mask
 
     def draw_evenly(
-        self, count: int, generator: np.random.Generator
+        self, count: int, generator: torch.Generator
     ) -> tuple[Rays, Tensor, Tensor, Tensor]:
         """``count`` rays, every candidate pixel as likely as any other.
 
@@ -158,20 +160,16 @@ class ViewRays:
             Rays, colours ``(N, 3)``, mask values ``(N,)`` in 0..1 and whether the pixel is far
             inside the silhouette ``(N,)`` bool.
         """
-        return self._take(generator.integers(0, len(self.pixels), count))
+        return self._take(_drawn(len(self.pixels), count, generator))
 
-    def _take(self, chosen: npt.NDArray[np.int64]) -> tuple[Rays, Tensor, Tensor, Tensor]:
-        chosen = chosen[np.argsort(self.pixels[chosen, 0], kind="stable")]
-        origins, directions = [], []
-        for number, camera in enumerate(self._cameras):
-            rows = self.pixels[chosen][self.pixels[chosen, 0] == number]
-            rays = pixel_rays(camera, rows[:, 1], rows[:, 2], self._normalization, self._device)
-            origins.append(rays.origin)
-            directions.append(rays.direction)
-        color = torch.tensor(self.colors[chosen], device=self._device).float() / 255.0
-        mask = torch.tensor(self.masks[chosen], device=self._device).float() / 255.0
-        interior = torch.tensor(self._interior[chosen], device=self._device)
-        return Rays(torch.cat(origins), torch.cat(directions)), color, mask, interior
+    def _take(self, chosen: Tensor) -> tuple[Rays, Tensor, Tensor, Tensor]:
+        view, column, row = self.pixels[chosen].unbind(1)
+        return (
+            self._sight.rays(view.long(), column, row),
+            self.colors[chosen].float() / 255.0,
+            self.masks[chosen].float() / 255.0,
+            self._interior[chosen],
+        )
 
     @staticmethod
     def _above_crop(scene: Scene, camera: Camera) -> npt.NDArray[np.bool_]:
@@ -205,8 +203,8 @@ class PatchRays:
         side: int,
     ) -> None:
         self.side = side
-        self._views, self._normalization, self._device = views, normalization, device
-        corners = []
+        self._sight = _Sight([view.frame.camera for view in views], normalization, device)
+        corners, colors, starts = [], [], [0]
         for number, view in enumerate(views):
             inside = (view.mask > 127).astype(np.uint8)
             # A pixel stays when the whole patch to its right and below is inside.
@@ -214,9 +212,15 @@ class PatchRays:
             whole = cv2.erode(inside, kernel, anchor=(0, 0), borderValue=(0,))
             row, column = np.nonzero(whole)
             corners.append(np.stack([np.full_like(row, number), row, column], axis=1))
-        self.corners = np.concatenate(corners)
+            colors.append(view.image.reshape(-1, 3))
+            starts.append(starts[-1] + inside.size)
+        self.corners = torch.tensor(np.concatenate(corners).astype(np.int16), device=device)
+        self._colors = torch.tensor(np.concatenate(colors), device=device)
+        self._starts = torch.tensor(starts[:-1], device=device)
+        self._widths = torch.tensor([view.mask.shape[1] for view in views], device=device)
+        self._steps = torch.arange(side, device=device)
 
-    def draw(self, count: int, generator: np.random.Generator) -> tuple[Rays, Tensor] | None:
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Rays, Tensor] | None:
         """``count`` patches, row by row: rays and colours ``(count * side^2, 3)``.
 
         Half of them are mirrored (the colours of a patch stay with their rays). None when no
@@ -224,25 +228,38 @@ class PatchRays:
         """
         if not len(self.corners):
             return None
-        steps = np.arange(self.side)
-        rays, colors = [], []
-        for number, top, left in self.corners[generator.integers(0, len(self.corners), count)]:
-            across = steps[::-1] if generator.random() < 0.5 else steps
-            row, column = np.meshgrid(top + steps, left + across, indexing="ij")
-            view = self._views[number]
-            part = pixel_rays(
-                view.frame.camera, column.ravel(), row.ravel(), self._normalization, self._device
-            )
-            rays.append(part)
-            colors.append(view.image[row.ravel(), column.ravel()])
-        color = torch.tensor(np.concatenate(colors), device=self._device).float() / 255.0
-        return (
-            Rays(
-                torch.cat([part.origin for part in rays]),
-                torch.cat([part.direction for part in rays]),
-            ),
-            color,
-        )
+        chosen = self.corners[_drawn(len(self.corners), count, generator)].long()
+        view, top, left = (part[:, None, None] for part in chosen.unbind(1))
+        mirrored = torch.rand((count, 1, 1), generator=generator, device=chosen.device) < 0.5
+        across = torch.where(mirrored, self.side - 1 - self._steps, self._steps)
+        shape = (count, self.side, self.side)
+        view = view.expand(shape).reshape(-1)
+        row = (top + self._steps[:, None]).expand(shape).reshape(-1)
+        column = (left + across).expand(shape).reshape(-1)
+        color = self._colors[self._starts[view] + row * self._widths[view] + column]
+        return self._sight.rays(view, column, row), color.float() / 255.0
+
+
+class _Sight:
+    """Turns pixels of several cameras into rays, on the device."""
+
+    def __init__(
+        self, cameras: list[Camera], normalization: Normalization, device: torch.device
+    ) -> None:
+        self._origins, self._rotations = camera_tensors(cameras, normalization, device)
+
+    def rays(self, view: Tensor, column: Tensor, row: Tensor) -> Rays:
+        """Rays through the centres of pixels ``(N,)`` of cameras ``(N,)`` int64."""
+        x, y = column.float() + 0.5, row.float() + 0.5
+        matrix = self._rotations[view]
+        # The third image coordinate is 1: its column is added as it is.
+        raw = matrix[:, :, 0] * x[:, None] + matrix[:, :, 1] * y[:, None] + matrix[:, :, 2]
+        return Rays(self._origins[view], functional.normalize(raw, dim=1))
+
+
+def _drawn(total: int, count: int, generator: torch.Generator) -> Tensor:
+    """``count`` random rows of ``total``, int64, on the generator's device."""
+    return torch.randint(total, (count,), generator=generator, device=generator.device)
 
 
 def signed_distance(inside: npt.NDArray[np.bool_]) -> Float32Array:
@@ -268,7 +285,8 @@ class CoarseDistance:
         with torch.no_grad():
             distance = torch.cat([prior.sdf(plane.reshape(-1, 3)) for plane in self._nodes])
         self._prior = distance.reshape(1, 1, *self._nodes.shape[:3])
-        self._bent = self._prior
+        # Always the same tensor: a recorded training step reads it.
+        self._bent = self._prior.clone()
 
     @torch.no_grad()
     def refresh(self, deformation: nn.Module, resolution: int = 40) -> None:
@@ -282,7 +300,7 @@ class CoarseDistance:
             displacement, size=self._nodes.shape[:3], mode="trilinear", align_corners=True
         )[0].permute(1, 2, 3, 0)
         bent = _interpolate(self._prior, (self._nodes + full).reshape(-1, 3))
-        self._bent = bent.reshape(self._prior.shape)
+        self._bent.copy_(bent.reshape(self._prior.shape))
 
     def __call__(self, y: Tensor) -> Tensor:
         """Interpolated distance ``(N,)`` at stylized points ``(N, 3)``."""

@@ -61,6 +61,8 @@ class VolumeRendering:
         self.guide: Guide | None = None
         if settings.sampler == "guided":
             self.guide = Guide.from_field(geometry.sdf, GUIDE_SIDE, 0.0, geometry.device)
+        # Colour also the samples that hardly weigh anything: no data-dependent sizes.
+        self.all_samples = self.guide is None or geometry.device.type != "cpu"
 
     @torch.no_grad()
     def weigh(
@@ -70,7 +72,7 @@ class VolumeRendering:
 
         Returns:
             Weight ``(M,)``, ray ``(M,)`` int64, and F_geo's answers and the points ``(M, 3)`` of
-            the samples; with the hierarchical sampler all of them.
+            the samples; with the hierarchical sampler, and on a GPU, all of them.
         """
         samples = self._samples(rays, generator)
         count = samples.distance.shape[1]
@@ -87,8 +89,10 @@ class VolumeRendering:
         if self.guide is not None:  # a soft surface is not opaque within the sampled span
             weights = weights / weights.sum(1, keepdim=True).clamp(min=0.05)
         flat = weights.reshape(-1)
-        least = LEAST_WEIGHT if self.guide is not None else -1.0
-        index = (flat > least).nonzero()[:, 0]
+        if self.all_samples:
+            ray = torch.arange(len(rays), device=flat.device)[:, None].expand(len(rays), count)
+            return flat, ray.reshape(-1), surface, points
+        index = (flat > LEAST_WEIGHT).nonzero()[:, 0]
         chosen = SurfaceSample(*(value[index] for value in surface))
         return flat[index], index // count, chosen, points[index]
 
@@ -138,7 +142,6 @@ class VolumeAdaption:
         self.geometry, self.settings, self.light = geometry, settings, light
         device = geometry.device
         torch.manual_seed(settings.seed)
-        self.random = np.random.default_rng(settings.seed)
         self.generator = torch.Generator(device).manual_seed(settings.seed)
         source = appearance_source(geometry)
         self.texture = VolumeTexture(source.feature_width, settings.layers, settings.width)
@@ -154,6 +157,7 @@ class VolumeAdaption:
         self.patches = PatchRays(views, scene.normalization, device, settings.patch)
         self.rendering = VolumeRendering(geometry, settings)
         self.ray_count = settings.rays
+        self._style_weight = torch.zeros((), device=device)
         self._warm_start()
 
     def modules(self) -> nn.ModuleDict:
@@ -173,20 +177,30 @@ class VolumeAdaption:
             lr=self.settings.volume_learning_rate,
             betas=(0.9, 0.99),
             eps=1e-10,
+            fused=self.geometry.device.type in ("cpu", "cuda"),
         )
 
     def generators(self) -> dict[str, torch.Generator | np.random.Generator]:
         """See :class:`.adaption_loop.Adaption`."""
-        return {"rays": self.random, "samples": self.generator}
+        return {"rays": self.generator}
 
-    def losses(self, fraction: float) -> tuple[Tensor, dict[str, float]]:
+    def losses(self, fraction: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 12 on one batch: random rays, and patches whose rays count among the batch's."""
-        settings = self.settings
-        weight = adversarial_weight(fraction, settings)
+        self.prepare(fraction)
+        return self.batch_losses()
+
+    def prepare(self, fraction: float) -> int:
+        """See :class:`.adaption_loop.Recordable`."""
+        self._style_weight.fill_(adversarial_weight(fraction, self.settings))
+        return self.ray_count
+
+    def batch_losses(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """See :class:`.adaption_loop.Recordable`."""
+        settings, generator = self.settings, self.generator
         count = max(1, min(settings.patches, self.ray_count // (2 * settings.patch**2)))
-        drawn = self.patches.draw(count, self.random) if settings.discriminator_weight else None
+        drawn = self.patches.draw(count, generator) if settings.discriminator_weight else None
         inside = 0 if drawn is None else len(drawn[0])
-        rays, target, mask, _ = self.rays.draw_evenly(max(1, self.ray_count - inside), self.random)
+        rays, target, mask, _ = self.rays.draw_evenly(max(1, self.ray_count - inside), generator)
         if drawn is not None:
             rays = Rays(
                 torch.cat([rays.origin, drawn[0].origin]),
@@ -198,18 +212,17 @@ class VolumeAdaption:
         fit = color_loss(color, target, (mask > 0.5).to(mask.dtype))
         off, chroma = reflection_penalty(shade)
         total = fit + settings.reflection_weight * off + settings.monochrome_weight * chroma
-        values = {"color": float(fit.detach()), "reflection": float(off.detach())}
+        values = {"color": fit.detach(), "reflection": off.detach(), "total": fit.detach()}
         if drawn is not None:
             real = as_patches(self.posterize(self._real_colors(count)), settings.patch)
             fake = as_patches(color[-inside:], settings.patch)
             own, fields = adversarial_terms(self.discriminator, real, fake, settings.r1_weight)
-            total = total + own + weight * fields
-            values["palette"] = float(fields.detach())
-        values["total"] = values["color"]
+            total = total + own + self._style_weight * fields
+            values["palette"] = fields.detach()
         return total, values
 
     def _real_colors(self, count: int) -> Tensor:
-        drawn = self.patches.draw(count, self.random)
+        drawn = self.patches.draw(count, self.generator)
         assert drawn is not None  # the caller has just drawn some
         return drawn[1]
 
@@ -242,7 +255,8 @@ class VolumeAdaption:
     @torch.no_grad()
     def portrait_psnr(self, count: int = JUDGED_RAYS) -> float:
         """PSNR in dB of the volume-rendered albedo against the portraits' foreground."""
-        rays, target, mask, _ = self.rays.draw_evenly(count, np.random.default_rng(0))
+        fixed = torch.Generator(self.geometry.device).manual_seed(0)
+        rays, target, mask, _ = self.rays.draw_evenly(count, fixed)
         error, total = 0.0, 0.0
         for start in range(0, count, 512):
             part = rays.part(slice(start, start + 512))
