@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -11,6 +15,7 @@ import numpy as np
 import pytest
 
 from toonify3d.cli import main
+from toonify3d.errors import disk_sentence
 
 DEMO = Path(__file__).resolve().parents[1] / "assets" / "demo"
 
@@ -69,6 +74,7 @@ def test_capture_that_is_no_video(capsys, tmp_path, exemplar):
     path.write_text("this is no video")
     done = run(capsys, "stylize", path, exemplar, "--job", tmp_path / "job")
     assert_one_sentence(*done, "text.mp4")
+    assert "index" not in done[1]  # ffmpeg misses it in any text that is called .mp4
 
 
 def test_video_of_three_frames(capsys, tmp_path, exemplar):
@@ -143,6 +149,10 @@ def test_folder_with_other_files(capsys, tmp_path, exemplar, noise_video):
         (["--device", "toaster"], "toaster"),
         (["--stylizer", "folder"], "portraits"),
         (["--stylizer", "crayon"], "crayon"),
+        (["--portraits", "."], "--stylizer folder"),
+        (["--set", "prior.steps=0"], "prior.steps"),
+        (["--set", "capture.features=walls"], "walls"),
+        (["--set", "capture.masks.folder=/none/such"], "/none/such"),
     ],
 )
 def test_bad_options(capsys, tmp_path, exemplar, noise_video, arguments, word):
@@ -156,6 +166,47 @@ def test_bad_options(capsys, tmp_path, exemplar, noise_video, arguments, word):
 def test_commands_on_a_folder_without_a_job(capsys, tmp_path, exemplar, command):
     extra = [exemplar] if command == ["restyle"] else []
     assert_one_sentence(*run(capsys, *command, tmp_path, *extra), "no job")
+
+
+def test_a_job_that_somebody_works_in_is_left_alone(capsys, tmp_path, exemplar):
+    document = {"format": 1, "capture": {"path": "x", "sha256": "y"}, "settings": {}, "styles": {}}
+    text = json.dumps(document)
+    (tmp_path / "job.json").write_text(text)
+    (tmp_path / "job.lock").write_text(str(os.getppid()))
+    assert_one_sentence(*run(capsys, "restyle", tmp_path, exemplar), str(os.getppid()))
+    assert (tmp_path / "job.json").read_text() == text
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["job.json", "job.lock"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"styles": []}, {"settings": None}, {"capture": {}}, {"styles": {"toon": 1}}, {"format": 2}],
+)
+@pytest.mark.parametrize("command", ["resume", "refine", "export", "report"])
+def test_damaged_and_newer_jobs(capsys, tmp_path, command, change):
+    document = {"format": 1, "capture": {"path": "x", "sha256": "y"}, "settings": {}, "styles": {}}
+    (tmp_path / "job.json").write_text(json.dumps(document | change))
+    assert_one_sentence(*run(capsys, command, tmp_path), "new job")
+
+
+def test_results_go_into_no_file(capsys, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_bytes(b"mine")
+    assert_one_sentence(*run(capsys, "resume", blocked), "is a file")
+    mended = disk_sentence(NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"), "job")
+    assert mended is not None and "'a/b'" in mended
+    assert disk_sentence(ConnectionError(errno.ECONNRESET, "reset"), "job") is None
+
+
+def test_a_reader_that_has_enough_is_no_defect():
+    command = [sys.executable, "-m", "toonify3d", "settings", "--preset", "preview"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    complaint = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait(timeout=120) == 0, complaint
+    assert "Error" not in complaint
 
 
 def test_usage_errors_and_help(capsys, tmp_path):

@@ -1,4 +1,4 @@
-"""The command line (design contract "The command line").
+"""The command line of 3DToonify for Blender: from a phone video to a stylized 3D head.
 
 Exit codes: 0 done; 1 a defect; 2 bad usage or bad input, one clear sentence; 3 cancelled.
 Heavy imports happen inside the commands, so that ``--help`` and usage errors are instant.
@@ -7,7 +7,7 @@ Heavy imports happen inside the commands, so that ``--help`` and usage errors ar
 from __future__ import annotations
 
 import argparse
-import errno
+import io
 import json
 import logging
 import os
@@ -30,10 +30,10 @@ from .errors import (
     CancelledError,
     InputError,
     TrainingError,
+    disk_sentence,
 )
 
 _CAPTURE = "video file, folder of images, COLMAP model with images, or transforms.json"
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -57,26 +57,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no defect
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = _build_parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
-        return run(options)
+        code = run(options)
+        sys.stdout.flush()  # here, where a closed pipe can be told from a defect
+        return code
     except InputError as error:
         return _fail(str(error), EXIT_INPUT)
     except CancelledError:
-        return _fail(f"Cancelled. Go on with: toonify3d resume {_job_of(options)}", EXIT_CANCELLED)
+        return _fail(f"Cancelled.{_way_on(options)}", EXIT_CANCELLED)
     except KeyboardInterrupt:
-        return _fail(f"Stopped. Go on with: toonify3d resume {_job_of(options)}", EXIT_CANCELLED)
+        return _fail(f"Stopped.{_way_on(options)}", EXIT_CANCELLED)
     except TrainingError as error:
         return _fail(str(error), EXIT_DEFECT)
+    except BrokenPipeError:  # "toonify3d settings | head": whoever reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
     except OSError as error:
-        if error.errno in _DISK_ERRORS:
-            return _fail(
-                f"Cannot write '{error.filename or _job_of(options)}': {error.strerror};"
-                " free some space or choose another folder, then resume.",
-                EXIT_INPUT,
-            )
-        raise
+        sentence = disk_sentence(error, getattr(options, "job", "the output"))
+        if sentence is None:
+            raise
+        return _fail(sentence + _way_on(options), EXIT_INPUT)
 
 
 def _fail(sentence: str, code: int) -> int:
@@ -84,8 +89,11 @@ def _fail(sentence: str, code: int) -> int:
     return code
 
 
-def _job_of(options: argparse.Namespace) -> str:
-    return str(getattr(options, "job", "JOB"))
+def _way_on(options: argparse.Namespace) -> str:
+    """How a stopped job goes on; nothing for commands that make no job."""
+    if options.run not in (_run_job, _demo) or not (options.job / "job.json").is_file():
+        return ""
+    return f" Go on with: toonify3d resume {options.job}"
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -267,16 +275,16 @@ def _check(options: argparse.Namespace) -> int:
 
     if options.sheet is not None and options.sheet.suffix.lower() != ".png":
         raise InputError("--sheet needs a file name that ends in .png.", "bad_sheet")
-    settings, source = CaptureSettings(), Path(options.capture)
+    settings, source, measured = CaptureSettings(), Path(options.capture), None
     try:
         measured = measure_capture(source, settings)
     except InputError as error:
         report = refused(source.name, error.code, str(error))
     else:
         report = judge(measured, settings.min_frames)
-        if options.sheet is not None:
-            write_image(options.sheet, contact_sheet(measured, report))
     sys.stdout.write((report.to_json() if options.json else report.to_text()) + "\n")
+    if options.sheet is not None and measured is not None:
+        write_image(options.sheet, contact_sheet(measured, report))
     return EXIT_INPUT if report.stops else EXIT_OK
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 EXIT_OK, EXIT_DEFECT, EXIT_INPUT, EXIT_CANCELLED = 0, 1, 2, 3
 """Exit codes of every command (design contract)."""
 
@@ -29,3 +31,25 @@ class CancelledError(ToonifyError):
 
 class TrainingError(ToonifyError):
     """Training could not go on (diverged repeatedly, out of memory): one clear sentence."""
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_UNUSABLE = {
+    *(errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+}
+
+
+def disk_sentence(error: OSError, place: object) -> str | None:
+    """What to tell the user of a disk or a path that cannot be used; None for a defect of ours.
+
+    Args:
+        error: What the system said.
+        place: Named when the error names no file.
+    """
+    name, why = error.filename or place, error.strerror or error
+    if error.errno in _FULL:
+        return f"Cannot write '{name}': {why}; free some space or choose another folder."
+    if error.errno in _UNUSABLE:
+        return f"Cannot use '{name}': {why}; choose another file or folder."
+    return None

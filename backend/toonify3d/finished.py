@@ -101,7 +101,9 @@ def finished_result(job: Path, style: str | None) -> tuple[str, Path, dict[str, 
         raise InputError(f"The job has no style '{style}'{known}.", "no_style")
     if style not in done:
         raise InputError(f"The style '{style}' is not finished; resume the job.", "not_finished")
-    settings: dict[str, Any] = description["styles"][style]["settings"]["asset"]
+    settings = description["styles"][style].get("settings", {}).get("asset")
+    if not isinstance(settings, dict):
+        raise folder.damaged()
     return style, folder.style(style) / "result", settings
 
 

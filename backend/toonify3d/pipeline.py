@@ -68,6 +68,7 @@ def run_request(
     """
     device = resolve_device(request.device)
     job = JobFolder(root)
+    job.check_free()
     settings, style = prepare(request, job)
     with job.locked():
         plan = unfinished(job, settings, style)

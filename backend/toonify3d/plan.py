@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from .capture.pipeline import check_source
+from .capture.pipeline import check_programs, check_source
 from .companions import record_companions
 from .errors import InputError
 from .portrait2d.adapters.base import open_stylizer
@@ -88,12 +88,13 @@ def _prepare_restyle(request: Request, job: JobFolder) -> tuple[JobSettings, Sty
 
 def _prepare_refine(request: Request, job: JobFolder) -> tuple[JobSettings, Style | None]:
     """A new style: an earlier one with longer stages II and III, from the same portraits."""
-    if not request.longer > 1.0:
-        raise InputError("--longer must be above 1.", "bad_setting")
+    if not 1.0 < request.longer <= 100.0:
+        raise InputError("--longer must be above 1, at most 100.", "bad_setting")
     settings = _stored_settings(job)
     names = [request.style] if request.style is not None else list(job.description["styles"])[-1:]
     if not names or names[0] not in job.description["styles"]:
-        raise InputError(f"The job has no style {names[0] if names else 'to refine'}.", "no_style")
+        wanted = f"'{names[0]}'" if names else "to refine"
+        raise InputError(f"The job has no style {wanted}.", "no_style")
     style = _stored_style(job, names[0])
     changed = [
         f"{name}.steps={round(request.longer * getattr(style.settings, name).steps)}"
@@ -144,7 +145,9 @@ def _inputs(request: Request) -> tuple[Path, JobSettings, StyleSettings]:
     capture = Path(request.capture)
     check_source(capture)
     settings, _ = preset_settings(request.preset)
-    return capture, *_with_overrides(settings, request)
+    settings, style_settings = _with_overrides(settings, request)
+    check_programs(settings.capture)
+    return capture, settings, style_settings
 
 
 def _with_overrides(settings: JobSettings, request: Request) -> tuple[JobSettings, StyleSettings]:
@@ -166,6 +169,8 @@ def _style_from_request(request: Request, settings: StyleSettings) -> Style:
             f"There is no stylizer '{request.stylizer}'; use one of {', '.join(STYLIZERS)}.",
             "bad_stylizer",
         )
+    if request.portraits is not None and request.stylizer != "folder":
+        raise InputError("--portraits needs --stylizer folder.", "bad_stylizer")
     exemplar = Path(request.exemplar)
     landmarks = None if request.exemplar_landmarks is None else Path(request.exemplar_landmarks)
     if request.stylizer == "builtin":
@@ -178,7 +183,8 @@ def _style_from_request(request: Request, settings: StyleSettings) -> Style:
     portraits = None
     if request.stylizer == "folder":
         portraits = Path(request.portraits or "")
-        if request.portraits is None or not portraits.is_dir():
+        there = request.portraits is not None and portraits.is_dir()
+        if not there or not any(portraits.iterdir()):
             raise InputError(
                 "The folder stylizer needs --portraits with an existing folder of NNNN.png.",
                 "no_portraits",
@@ -228,7 +234,10 @@ def _record_style(job: JobFolder, style: Style, wanted: str | None) -> Style:
 
 
 def _stored_settings(job: JobFolder) -> JobSettings:
-    return from_dict(JobSettings, job.description["settings"])
+    try:
+        return from_dict(JobSettings, job.description["settings"])
+    except TypeError as error:
+        raise job.damaged() from error
 
 
 def _stored_style(job: JobFolder, name: str) -> Style:
@@ -236,18 +245,21 @@ def _stored_style(job: JobFolder, name: str) -> Style:
     kept = sorted(job.style(name).glob("exemplar.*"))
     if not kept:
         raise InputError(f"The exemplar of style '{name}' is gone from the job folder.", "no_file")
-    portraits = stored["portraits"]
-    return Style(
-        name=name,
-        exemplar=kept[0],
-        exemplar_sha256=stored["exemplar_sha256"],
-        stylizer=stored["stylizer"],
-        portraits=None if portraits is None else Path(portraits),
-        portraits_sha256=stored["portraits_sha256"],
-        settings=from_dict(StyleSettings, stored["settings"]),
-        landmarks=job.style(name) / _LANDMARKS if "landmarks_sha256" in stored else None,
-        landmarks_sha256=stored.get("landmarks_sha256"),
-    )
+    try:
+        portraits = stored["portraits"]
+        return Style(
+            name=name,
+            exemplar=kept[0],
+            exemplar_sha256=stored["exemplar_sha256"],
+            stylizer=stored["stylizer"],
+            portraits=None if portraits is None else Path(portraits),
+            portraits_sha256=stored["portraits_sha256"],
+            settings=from_dict(StyleSettings, stored["settings"]),
+            landmarks=job.style(name) / _LANDMARKS if "landmarks_sha256" in stored else None,
+            landmarks_sha256=stored.get("landmarks_sha256"),
+        )
+    except (KeyError, TypeError) as error:
+        raise job.damaged() from error
 
 
 # -- which steps ------------------------------------------------------------------------------

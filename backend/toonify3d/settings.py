@@ -7,7 +7,8 @@ many). Both go into ``job.json`` and into the keys of the cached steps.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .asset.settings import AssetSettings
@@ -16,6 +17,7 @@ from .errors import InputError
 from .portrait2d.adapters.settings import AdapterSettings
 from .portrait2d.settings import StylizeSettings
 from .settings_doc import override
+from .settings_limits import check_limits, leaves
 from .training.adaption_settings import (
     PAPER_GEOMETRY,
     PAPER_TEXTURE,
@@ -119,9 +121,39 @@ def apply_overrides(
         InputError: No such setting, or a value that does not fit.
     """
     style_groups = {item.name for item in dataclasses.fields(StyleSettings)}
+    names = [name for group in (job, style) for name, _ in leaves(group)]
     for assignment in assignments:
-        if assignment.partition(".")[0] in style_groups:
+        name, equals, _ = assignment.partition("=")
+        if equals:
+            _check_name(name.strip(), names)
+        if name.partition(".")[0].strip() in style_groups:
             style = override(style, assignment)
         else:
             job = override(job, assignment)
+    check_limits(job)
+    check_limits(style)
     return job, style
+
+
+def _check_name(name: str, names: Sequence[str]) -> None:
+    """See whether there is such a setting, and say which one may have been meant.
+
+    Raises:
+        InputError: There is none.
+    """
+    if name == "preset":  # a preset's name on another one's values would belie the job
+        raise InputError("Choose the preset with --preset, not with --set.", "bad_setting")
+    if name in names:
+        return
+    group = [other for other in names if name and other.startswith(f"{name}.")]
+    if group:
+        raise InputError(
+            f"'{name}' is a group of settings; name one of them, such as {group[0]}.", "bad_setting"
+        )
+    last = name.rpartition(".")[2]
+    near = difflib.get_close_matches(name, names, n=2, cutoff=0.75)
+    near = near or [other for other in names if other.rpartition(".")[2] == last]
+    meant = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise InputError(
+        f"There is no setting '{name}'; 'toonify3d settings' lists them.{meant}", "bad_setting"
+    )

@@ -66,14 +66,19 @@ def from_dict(cls: type[T], values: dict[str, Any]) -> T:
 
     Unknown names are ignored and missing ones keep their defaults, so that a job written by
     another version can be read.
+
+    Raises:
+        TypeError: There is something else in the place of a group of settings.
     """
+    if not isinstance(values, dict):
+        raise TypeError(f"{cls.__name__} cannot be read from {type(values).__name__}")
     hints = typing.get_type_hints(cls)
     known = {}
     for item in dataclasses.fields(cls):  # type: ignore[arg-type]
         if item.name not in values:
             continue
         value = values[item.name]
-        if dataclasses.is_dataclass(hints[item.name]) and isinstance(value, dict):
+        if dataclasses.is_dataclass(hints[item.name]):
             value = from_dict(typing.cast(type, hints[item.name]), value)
         known[item.name] = _tuples(value)
     return cls(**known)
@@ -118,7 +123,7 @@ def _parse(text: str, hint: Any, full: str) -> Any:
         return None
     try:
         return _parse_one(text, next(o for o in options if o is not type(None)))
-    except (ValueError, SyntaxError, StopIteration):
+    except (ValueError, TypeError, SyntaxError, StopIteration):
         raise InputError(f"'{text}' does not fit the setting '{full}'.", "bad_setting") from None
 
 
@@ -134,5 +139,6 @@ def _parse_one(text: str, kind: Any) -> Any:
             raise ValueError(text)
         return text
     if typing.get_origin(kind) is tuple:
-        return tuple(ast.literal_eval(text))
+        entry = typing.get_args(kind)[0]
+        return tuple(entry(part) for part in ast.literal_eval(text))
     raise ValueError(text)

@@ -70,6 +70,19 @@ def check_source(source: Path, min_frames: int = 12) -> None:
         check_pictures(source, min_frames)
 
 
+def check_programs(settings: CaptureSettings) -> None:
+    """See in a second whether what the settings name is there: masks, other programs, choices.
+
+    Raises:
+        InputError: See :func:`.user_data.check_mask_folder`,
+            :func:`.adapters.depth_source.check_depth_source` and
+            :func:`.feature_masks.check_features_setting`.
+    """
+    check_mask_folder(settings.masks)
+    check_depth_source(settings.depth)
+    check_features_setting(settings.features)
+
+
 def run_capture(
     source: Path, root: Path, settings: CaptureSettings, device: str, progress: Progress
 ) -> Scene:
@@ -98,9 +111,7 @@ def run_capture(
         CancelledError: By ``progress``.
     """
     check_source(source, settings.min_frames)
-    check_mask_folder(settings.masks)
-    check_depth_source(settings.depth)
-    check_features_setting(settings.features)
+    check_programs(settings)
     _clear(root)
     report = _Report(progress)
     with report.step("frames", 0.0, 0.05) as part:

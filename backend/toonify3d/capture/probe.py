@@ -6,6 +6,7 @@ do not tell is None.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import imageio_ffmpeg
 
 HDR_TRANSFERS = {"arib-std-b67": "HLG", "smpte2084": "PQ"}
 """ffmpeg's names of the transfer functions of ITU-R BT.2100."""
+_FIRST_BOXES = {b"ftyp", b"mdat", b"moov", b"free", b"skip", b"wide", b"pnot"}
 PROBE_SECONDS = 60.0
 """A file that ffmpeg cannot describe in this time is given up."""
 
@@ -64,7 +66,9 @@ def probe(path: Path) -> VideoInfo:
         done = subprocess.run(command, capture_output=True, check=False, timeout=PROBE_SECONDS)
     except subprocess.TimeoutExpired:
         return VideoInfo(problem="it takes too long to open")
-    return parse_description(done.stderr.decode("utf-8", "replace"))
+    found = parse_description(done.stderr.decode("utf-8", "replace"))
+    # ffmpeg goes by the ending and misses the index in any text that is called .mp4, too.
+    return found if _is_container(path) else dataclasses.replace(found, problem="")
 
 
 def parse_description(text: str) -> VideoInfo:
@@ -109,6 +113,12 @@ def _colour(line: str) -> tuple[str | None, str | None]:
         return names[0], names[1]
     one = re.search(r"\((?:(?:tv|pc), ?)?(bt709|bt2020|smpte170m)[,)]", line)
     return (one[1], one[1]) if one else (None, None)
+
+
+def _is_container(path: Path) -> bool:
+    """Whether the file begins as MP4 and MOV do (ISO 14496-12: a box's size, then its type)."""
+    with open(path, "rb") as handle:
+        return handle.read(8)[4:] in _FIRST_BOXES
 
 
 def _problem(text: str) -> str:

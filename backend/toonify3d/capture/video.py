@@ -122,13 +122,24 @@ def check_count(source: Path, count: int, min_frames: int, noun: str) -> None:
     Raises:
         InputError: ``too_few_frames``.
     """
+    if count == 0:
+        raise InputError(
+            f"There are no {noun}s in {_name(source)}; give a video, or a folder of {min_frames} "
+            f"or more {noun}s of one slow turn around the head.",
+            "too_few_frames",
+        )
     if count < min_frames:
         plural = "" if count == 1 else "s"
         raise InputError(
-            f"{source.name} has only {count} {noun}{plural}; at least {min_frames} {noun}s of one "
-            "slow turn around the head are needed (20 to 30 seconds of video are best).",
+            f"{_name(source)} has only {count} {noun}{plural}; at least {min_frames} {noun}s of "
+            "one slow turn around the head are needed (20 to 30 seconds of video are best).",
             "too_few_frames",
         )
+
+
+def _name(source: Path) -> str:
+    """What the user knows it by; the current folder is given as a dot."""
+    return source.name or str(source.resolve())
 
 
 def _folder_images(

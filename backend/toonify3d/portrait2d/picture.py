@@ -28,6 +28,8 @@ def read_picture(path: Path) -> tuple[ByteImage, ByteImage | None]:
     Raises:
         InputError: Not there, not a picture, a vector drawing, an animation, far too large.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give one picture.", "exemplar_missing")
     if not path.is_file():
         raise InputError(f"The picture {path} does not exist.", "exemplar_missing")
     head = path.read_bytes()[:512].lstrip().lower()

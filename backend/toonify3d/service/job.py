@@ -127,8 +127,11 @@ class JobFolder:
         """``job.json``.
 
         Raises:
-            InputError: The folder holds no readable job.
+            InputError: The folder holds no readable job (``no_job``, ``bad_job``), or one of
+                another format (``job_version``).
         """
+        if self.root.is_file():
+            raise InputError(f"'{self.root}' is a file; give the folder of a job.", "no_job")
         try:
             document = json.loads((self.root / "job.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -138,15 +141,25 @@ class JobFolder:
                 "no_job",
             ) from None
         except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
             raise InputError(
-                f"'{self.root / 'job.json'}' cannot be read: {error}.", "bad_job"
+                f"'{self.root / 'job.json'}' cannot be read: {why}.", "bad_job"
             ) from error
         if not isinstance(document, dict) or document.get("format") != JOB_FORMAT:
             raise InputError(
-                f"'{self.root}' was written by another version of toonify3d; start a new job.",
+                f"'{self.root}' was written by another version of toonify3d; use that version, or"
+                " start a new job.",
                 "job_version",
             )
+        if not _is_complete(document):
+            raise self.damaged()
         return document
+
+    def damaged(self) -> InputError:
+        """What to raise when ``job.json`` does not hold what it should."""
+        return InputError(
+            f"'{self.root / 'job.json'}' is damaged; start a new job in another folder.", "bad_job"
+        )
 
     def create(self, capture: Path, settings: dict[str, Any]) -> dict[str, Any]:
         """Make the folder, or re-open it when it holds the same capture and settings.
@@ -244,6 +257,19 @@ class JobFolder:
             name = f"{safe_name(wanted)}-{count}"
         return str(taken.get(name.casefold(), name))
 
+    def check_free(self) -> None:
+        """See whether nobody else works in the folder, before anything in it is changed.
+
+        Raises:
+            InputError: Another live process does (``job_busy``).
+        """
+        owner = _lock_owner(self.root / "job.lock")
+        if owner is not None and owner != os.getpid() and _alive(owner):
+            raise InputError(
+                f"Process {owner} is working in '{self.root}'; wait for it or cancel it first.",
+                "job_busy",
+            )
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep a second process out of the folder.
@@ -252,14 +278,14 @@ class JobFolder:
             InputError: Another live process works in it.
         """
         lock = self.root / "job.lock"
-        owner = _lock_owner(lock)
-        if owner is not None and owner != os.getpid() and _alive(owner):
-            raise InputError(
-                f"Process {owner} is working in '{self.root}'; wait for it or cancel it first.",
-                "job_busy",
-            )
+        self.check_free()
         try:
-            lock.write_text(str(os.getpid()), encoding="utf-8")
+            try:
+                with open(lock, "x", encoding="utf-8") as handle:
+                    handle.write(str(os.getpid()))
+            except FileExistsError:  # a dead process's, or one that came a moment before us
+                self.check_free()
+                lock.write_text(str(os.getpid()), encoding="utf-8")
         except OSError as error:
             raise InputError(
                 f"The job folder '{self.root}' cannot be written ({error.strerror}).", "unwritable"
@@ -292,6 +318,18 @@ def finished_step(folder: Path, key: str) -> StepRecord | None:
 def finish_step(folder: Path, record: StepRecord) -> None:
     """Mark a step as finished; written last, so that it is never true too early."""
     write_json(folder / STEP_FILE, dataclasses.asdict(record) | {"finished": time.time()})
+
+
+def _is_complete(document: dict[str, Any]) -> bool:
+    """Whether ``job.json`` has what every command relies on."""
+    capture, styles = document.get("capture"), document.get("styles")
+    return (
+        isinstance(document.get("settings"), dict)
+        and isinstance(capture, dict)
+        and {"path", "sha256"} <= capture.keys()
+        and isinstance(styles, dict)
+        and all(isinstance(style, dict) for style in styles.values())
+    )
 
 
 def _lock_owner(lock: Path) -> int | None:

@@ -53,14 +53,26 @@ def load_request(path: Path) -> Request:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"'{path}' cannot be read as a request: {error}.", "bad_request"
-        ) from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"'{path}' cannot be read as a request: {why}.", "bad_request") from error
     if not isinstance(document, dict) or document.get("command") not in COMMANDS:
         raise InputError(
             f"'{path}' must name a command, one of {', '.join(COMMANDS)}.", "bad_request"
         )
     known = {item.name for item in dataclasses.fields(Request)}
     values = {name: value for name, value in document.items() if name in known}
+    for name, value in values.items():
+        if not _fits(name, value):
+            raise InputError(f"'{path}': {name} cannot be {json.dumps(value)}.", "bad_request")
     values["overrides"] = tuple(values.get("overrides", ()))
     return Request(**values)
+
+
+def _fits(name: str, value: object) -> bool:
+    """Whether a JSON value is of the kind that the field of :class:`Request` holds."""
+    if name == "overrides":
+        return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+    if name in ("strength", "longer"):
+        return isinstance(value, int | float) or (value is None and name == "strength")
+    optional = Request.__dataclass_fields__[name].default is None
+    return isinstance(value, str) or (value is None and optional)

@@ -7,7 +7,6 @@ process when Blender goes away, unless Blender asked for the opposite.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import time
 import traceback
@@ -21,14 +20,12 @@ from ..errors import (
     CancelledError,
     InputError,
     ToonifyError,
+    disk_sentence,
 )
 from ..files import write_json
 from .link import Link
 from .protocol import REQUEST_FILE, STATUS_FILE
 from .request import load_request
-
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-"""Errors that are no defect: the disk is full, or the folder cannot be written."""
 
 
 def work(root: Path) -> int:
@@ -66,12 +63,9 @@ def _diagnosis(error: Exception, root: Path) -> tuple[str, str]:
     """Code and sentence for what no part of the pipeline has foreseen."""
     if not (root / REQUEST_FILE).exists():
         return "job_gone", f"The job folder '{root}' was deleted while the job ran; start it again."
-    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        return (
-            "unwritable",
-            f"Cannot write '{error.filename or root}': {error.strerror or error}; free some space"
-            " or choose another folder, then resume.",
-        )
+    sentence = disk_sentence(error, root) if isinstance(error, OSError) else None
+    if sentence is not None:
+        return "unwritable", sentence
     return "defect", f"{type(error).__name__}: {error}"
 
 
