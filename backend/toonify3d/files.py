@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,13 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from .errors import InputError
+
+# What Windows answers when a folder or a file in it is open in another program.
+_IN_USE = {errno.EACCES, errno.EPERM, errno.EBUSY}
+# Virus scanners and search indexes hold new files for moments only: tries, and seconds between.
+SWAP_TRIES, SWAP_WAIT = 5, 0.5
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -39,20 +48,23 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
     """A new folder that takes the place of ``folder`` when the block ends well, and not before.
 
     What is written into it goes into a folder beside it. Should anything fail, that is thrown away
-    and ``folder`` stays as it was; what a killed process left is cleared away the next time.
+    and ``folder`` stays as it was; what a killed process left is cleared away the next time. Only
+    when everything is written and ``folder`` cannot be moved away, because it is open in another
+    program (on Windows), is the new one kept for :func:`take_kept`.
 
     Raises:
         OSError: Disk full or not writable, with ``folder`` as the file name.
+        InputError: ``folder``, or a file in it, is open in another program (``in_use``).
     """
-    fresh, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
+    fresh, old = _beside(folder, "new"), _beside(folder, "old")
     if old.exists() and not folder.exists():
         old.rename(folder)  # killed between the two renames below
-    for left in (fresh, old):
+    for left in (fresh, old, kept_folder(folder)):
         shutil.rmtree(left, ignore_errors=True)
     try:
         fresh.mkdir(parents=True)
         yield fresh
-        _swap(fresh, folder, old)
+        _swap(fresh, folder)
     except OSError as error:
         # A write that fails names no file, and the new folder's files are gone when this is read.
         if error.filename is not None and fresh.name not in str(error.filename):
@@ -62,8 +74,49 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _swap(fresh: Path, folder: Path, old: Path) -> None:
-    """Put ``fresh`` in the place of ``folder``."""
+def kept_folder(folder: Path) -> Path:
+    """Where :func:`replaced_folder` keeps a finished folder that could not take its place."""
+    return _beside(folder, "kept")
+
+
+def take_kept(folder: Path) -> None:
+    """Put what was kept in the place of ``folder``.
+
+    Raises:
+        InputError: It still is open in another program.
+    """
+    _swap(kept_folder(folder), folder)
+
+
+def _beside(folder: Path, word: str) -> Path:
+    return folder.with_name(f".{folder.name}.{word}")
+
+
+def _swap(fresh: Path, folder: Path) -> None:
+    """Put ``fresh`` in the place of ``folder``; keep it when that is in use."""
+    for left in reversed(range(SWAP_TRIES)):
+        try:
+            _exchange(fresh, folder)
+            return
+        except OSError as error:
+            if error.errno not in _IN_USE:
+                raise
+            if left:
+                time.sleep(SWAP_WAIT)
+                continue
+            kept = kept_folder(folder)
+            if fresh != kept:
+                fresh.rename(kept)
+            raise InputError(
+                f"Cannot replace '{folder}' ({error.strerror}): it, or a file in it, is open in"
+                " another program; close it there and start again: the new result is finished,"
+                f" waits in '{kept.name}' and is put in place at once.",
+                "in_use",
+            ) from error
+
+
+def _exchange(fresh: Path, folder: Path) -> None:
+    old = _beside(folder, "old")
     if folder.exists():
         folder.rename(old)
     try:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .files import replaced_folder, write_json
+from .files import kept_folder, replaced_folder, take_kept, write_json
 from .plan import Style
 from .report_page.page import add_page
 from .resources import peak_rss_mb, peak_vram_mb
@@ -76,7 +76,11 @@ def run_whole(
 
     Raises:
         OSError: Disk full or not writable; ``folder`` is as it was.
+        InputError: ``folder`` is open in another program; the finished one is kept and taken the
+            next time.
     """
+    if finished_step(kept_folder(folder), key) is not None:
+        take_kept(folder)
     if _known(context, name, folder, key):
         return
     with replaced_folder(folder) as fresh:

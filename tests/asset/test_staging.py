@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from toonify3d import steps
-from toonify3d.errors import CancelledError
-from toonify3d.files import replaced_folder, write_image, write_json, write_text
+from toonify3d import files, steps
+from toonify3d.errors import CancelledError, InputError
+from toonify3d.files import kept_folder, replaced_folder, write_image, write_json, write_text
 from toonify3d.steps import run_whole
 
 FILES = ("albedo.png", "avatar.obj", "report.json")
@@ -101,13 +101,78 @@ def test_a_swap_that_fails_brings_the_earlier_result_back(result, monkeypatch):
 
     def refused(self, target):
         if self.name == ".result.new":
-            raise OSError(errno.EACCES, "Permission denied", str(self))
+            raise OSError(errno.EIO, "Input/output error", str(self))
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", refused)
-    with pytest.raises(OSError, match="Permission denied"), replaced_folder(result) as fresh:
+    with pytest.raises(OSError, match="Input/output"), replaced_folder(result) as fresh:
         write_result(fresh, "second")
     assert contents(result) == before
+
+
+def held_open(monkeypatch, times):
+    """The first ``times`` renames of the result fail as on Windows while it is open elsewhere."""
+    rename, count = Path.rename, []
+    words = "The process cannot access the file because it is being used by another process"
+
+    def refused(self, target):
+        if self.name == "result" and len(count) < times:
+            count.append(1)
+            raise PermissionError(errno.EACCES, words, str(self), 32, str(target))
+        return rename(self, target)
+
+    monkeypatch.setattr(files, "SWAP_WAIT", 0.0)
+    monkeypatch.setattr(Path, "rename", refused)
+    return count
+
+
+@pytest.mark.parametrize("times", [1, files.SWAP_TRIES - 1])
+def test_a_result_held_for_a_moment_is_replaced(result, monkeypatch, times):
+    count = held_open(monkeypatch, times)
+    with replaced_folder(result) as fresh:
+        write_result(fresh, "second")
+    assert len(count) == times and b"second" in contents(result)["report.json"]
+    assert [path.name for path in result.parent.iterdir()] == ["result"]
+
+
+def test_a_result_that_is_open_elsewhere_costs_nothing(tmp_path, monkeypatch):
+    reporter = SimpleNamespace(begin=lambda name: None, end=lambda: None, stage_warnings=[])
+    context = SimpleNamespace(reporter=reporter, records={}, cached=[])
+    folder, worked = tmp_path / "result", []
+
+    def run(key):
+        def work(where):
+            worked.append(key)
+            write_text(where / "avatar.obj", key)
+            return {}
+
+        run_whole(context, "asset", folder, key, work, lambda where: None)
+
+    run("one")
+    before = contents(folder)
+    held_open(monkeypatch, files.SWAP_TRIES)
+    with pytest.raises(InputError, match="open in another program; close it") as caught:
+        run("two")
+    assert caught.value.code == "in_use" and "\n" not in str(caught.value)
+    assert contents(folder) == before
+    run("two")  # closed by now: what was made is taken, not made again
+    assert worked == ["one", "two"] and context.cached == ["asset"]
+    assert contents(folder)["avatar.obj"] == b"two"
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
+def test_a_kept_result_of_other_settings_is_not_taken(tmp_path, monkeypatch):
+    folder = tmp_path / "result"
+    with replaced_folder(folder) as fresh:
+        write_result(fresh, "first")
+    held_open(monkeypatch, files.SWAP_TRIES)
+    with pytest.raises(InputError), replaced_folder(folder) as fresh:
+        write_result(fresh, "second")
+    assert b"second" in contents(kept_folder(folder))["report.json"]
+    with replaced_folder(folder) as fresh:
+        write_result(fresh, "third")
+    assert b"third" in contents(folder)["report.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["result"]
 
 
 def test_a_real_full_disk(tmp_path):
