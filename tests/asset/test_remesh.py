@@ -48,17 +48,29 @@ def rim_error(field, vertices, faces):
 
 def test_a_cut_has_a_sharp_rim(fields):
     field = ClippedField.of_scene(
-        fields.AnalyticField(cylinder), fields.scene(crop_z=-0.203), 0.99, resolution=64
+        fields.AnalyticField(cylinder), fields.scene(crop_z=-0.22), 0.99, resolution=64
     )
     cell = 2.0 / 64
-    assert -0.203 <= field.crop_z < -0.203 + cell
-    assert ((field.crop_z + 1) / cell) % 1 == pytest.approx(0.5)  # between two layers of points
+    assert -0.22 <= field.crop_z < -0.22 + cell
+    assert ((field.crop_z + 1) / cell) % 1 == pytest.approx(0.5)  # this coarse it is moved
     vertices, faces = extract_level_set(field, 64, SilentProgress())
     before, _ = rim_error(field, vertices, faces)
     sharp, triangles = sharpen_rim(field, vertices, faces, cell)
     after, count = rim_error(field, sharp, triangles)
     assert before > 0.1 * cell and after < 1e-3 * cell and count > 60
     assert check_mesh(sharp, triangles).manifold and not crossing_faces(sharp, triangles).any()
+
+
+@pytest.mark.parametrize("crop", [-0.22, -0.2, -0.19921875, -0.1977])
+def test_the_cut_is_where_it_was_asked_for(fields, crop):
+    scene = fields.scene(center=(0.0, 0, 0.1), radius=0.5, crop_z=crop)
+    field = ClippedField.of_scene(fields.AnalyticField(cylinder), scene, 0.99, resolution=128)
+    assert field.height(scene.normalization) == pytest.approx(crop, abs=1e-12)
+    vertices, faces = extract_level_set(field, 128, SilentProgress())
+    sharp, _ = sharpen_rim(field, vertices, faces, 2.0 / 128)
+    assert scene.normalization.to_world(sharp)[:, 2].min() == pytest.approx(crop, abs=1e-6)
+    # Round above, so the top shows that the grid's move has not moved the shape.
+    assert sharp[:, 2].max() == pytest.approx(0.2 + RADIUS, abs=1e-4)
 
 
 def test_without_a_cut_nothing_is_sharpened(fields):
@@ -158,14 +170,15 @@ class Lifted:
 
 def test_the_slider_ends_on_the_person_down_to_the_rim(fields):
     scene = fields.scene(crop_z=-0.2)
-    whole = replace(EVEN, faces=0)
+    whole = replace(EVEN, faces=0, resolution=128)
     person = extract_mesh(fields.AnalyticField(cylinder), scene, whole, SilentProgress())
     style = Lifted()
     height = above_the_persons_cut(style, person, scene, None)
     # Cut at the person's height the style's rim would lie 0.01 below the person's.
     assert person.vertices[:, 2].min() + 0.008 < height <= person.vertices[:, 2].min() + 0.0101
-    field = ClippedField.of_scene(style, scene, 0.99, height, EVEN.resolution)
-    surface = extract_surface(field, scene, replace(EVEN, faces=6000), SilentProgress())
+    even = replace(EVEN, faces=6000, resolution=128)
+    field = ClippedField.of_scene(style, scene, 0.99, height, even.resolution)
+    surface = extract_surface(field, scene, even, SilentProgress())
     bottom = Bottom.of(field, surface.vertices, scene.normalization)
     real = on_the_person(style, surface.vertices, scene.normalization)
     figures = morph_figures(surface.vertices, real, surface.faces, person, bottom)

@@ -57,12 +57,20 @@ class ClippedField:
         field: The field, in unit space.
         ball_radius: Radius of the closing ball.
         crop_z: Height of the chest plane in unit space, ``-inf`` for none.
+        lift: How far the points of a level set's grid are moved up, unit space.
     """
 
-    def __init__(self, field: Field, ball_radius: float = 0.99, crop_z: float = -np.inf) -> None:
+    def __init__(
+        self,
+        field: Field,
+        ball_radius: float = 0.99,
+        crop_z: float = -np.inf,
+        lift: float = 0.0,
+    ) -> None:
         self.field = field
         self.ball_radius = ball_radius
         self.crop_z = crop_z
+        self.lift = lift
 
     @classmethod
     def of_scene(
@@ -80,17 +88,21 @@ class ClippedField:
             scene: The capture.
             ball_radius: Of the closing ball, unit space.
             bottom: Height in world metres below which no frame shows anything, or None.
-            resolution: Cells of a level set to be extracted; the plane goes up by less than one to
-                the middle between two layers of its points, because marching cubes makes a plane
-                through a layer of points of slivers. 0 leaves it where it is.
+            resolution: Cells of a level set to be extracted, 0 for none. Its grid is moved so that
+                the plane lies in the middle between two layers of points, because marching cubes
+                makes a plane through a layer of points of slivers. Where the ball would leave a
+                coarse grid (below about 100 cells) the plane goes up by less than a cell instead.
         """
         norm: Normalization = scene.normalization
         height = scene.crop_z if bottom is None else max(scene.crop_z, bottom)
-        crop = float((height - norm.center[2]) / norm.radius)
+        crop, lift = float((height - norm.center[2]) / norm.radius), 0.0
         if resolution and np.isfinite(crop):
             half = -(-resolution // BLOCK) * BLOCK / 2.0
-            crop = float((np.ceil((crop + 1.0) * half - 0.5) + 0.5) / half - 1.0)
-        return cls(field, ball_radius, crop)
+            layer = (crop + 1.0) * half - 0.5
+            lift = float((layer - np.round(layer)) / half)
+            if abs(lift) > 1.0 - ball_radius:
+                crop, lift = float((np.ceil(layer) + 0.5) / half - 1.0), 0.0
+        return cls(field, ball_radius, crop, lift)
 
     def height(self, normalization: Normalization) -> float | None:
         """World height of the cutting plane; None without one."""
@@ -191,6 +203,7 @@ def extract_level_set(
     values, origin = grid.cropped()
     vertices, triangles = mcubes.marching_cubes(values, 0.0)
     unit = (np.asarray(vertices, dtype=np.float64) + origin) * (2.0 / (blocks * BLOCK)) - 1.0
+    unit[:, 2] += field.lift
     # PyMCubes turns faces towards the larger values; ours look outward.
     faces = np.asarray(triangles, dtype=np.int64)[:, ::-1].copy()
     progress.update(1.0, "surface extracted")
@@ -290,6 +303,7 @@ class _SparseGrid:
 
     def _evaluate(self, index: IntArray, tick: Callable[[float], None] | None) -> None:
         points = index * (2.0 / (self.points - 1)) - 1.0
+        points[:, 2] += self.field.lift
         values = self.field.sdf(points, tick)
         if not np.isfinite(values).all():
             raise TrainingError(
