@@ -39,6 +39,11 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         with open(temporary, "rb+") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary), temporary):
+            raise
+        # A write that fails names no file, and nobody knows the temporary one.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

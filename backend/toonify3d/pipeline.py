@@ -14,7 +14,7 @@ from typing import Any
 from .asset.pipeline import build_asset, extract_mesh
 from .capture.pipeline import check_source, run_capture
 from .devices import resolve_device
-from .errors import CancelledError, InputError, ToonifyError
+from .errors import CancelledError, InputError, ToonifyError, disk_sentence
 from .meshes import load_mesh, save_mesh
 from .plan import Style, prepare, step_folders, step_keys, unfinished
 from .portrait2d.adapters.base import open_stylizer, stylize_with
@@ -93,7 +93,11 @@ def _run(context: RunContext, settings: JobSettings, style: Style | None) -> Pat
         reporter.failed(getattr(error, "code", "failed"), str(error))
         raise
     except Exception as error:
-        reporter.failed("defect", f"{type(error).__name__}: {error}")
+        sentence = disk_sentence(error, context.job.root) if isinstance(error, OSError) else None
+        if sentence is not None:
+            reporter.failed("unwritable", sentence)
+        else:
+            reporter.failed("defect", f"{type(error).__name__}: {error}")
         raise
     reporter.done(result)
     return result

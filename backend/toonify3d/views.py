@@ -144,15 +144,25 @@ def _encode(
     try:
         for index, camera in enumerate(cameras):
             image, _ = renderer(camera, background)
-            writer.send(np.ascontiguousarray(image))
+            try:
+                writer.send(np.ascontiguousarray(image))
+            except OSError:  # ffmpeg has ended, mostly on a full disk; the count below tells
+                break
             progress.update((index + 1) / len(cameras), f"view {index + 1} of {len(cameras)}")
     finally:
         writer.close()
-    written, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
-    if written != len(cameras):
+    if _count_frames(path) != len(cameras):
         full = shutil.disk_usage(path.parent).free < 1 << 20
         code = errno.ENOSPC if full else errno.EIO
         raise OSError(code, os.strerror(code), str(path))
+
+
+def _count_frames(path: Path) -> int:
+    """Frames of a video file; 0 when ffmpeg cannot open it (the disk was full at once)."""
+    try:
+        return int(imageio_ffmpeg.count_frames_and_secs(str(path))[0])
+    except (RuntimeError, OSError):
+        return 0
 
 
 def _check_video(cameras: Sequence[Camera]) -> None:
