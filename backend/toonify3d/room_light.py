@@ -62,7 +62,7 @@ def to_linear(color: npt.NDArray[Any]) -> FloatArray:
 
 
 def to_srgb(linear: npt.NDArray[Any]) -> FloatArray:
-    """Linear values to sRGB 0..1, clipped."""
+    """Linear light of any shape as sRGB values 0..1, clipped."""
     c = np.clip(np.asarray(linear, np.float64), 0.0, 1.0)
     return np.asarray(np.where(c <= 0.0031308, 12.92 * c, 1.055 * c ** (1 / 2.4) - 0.055))
 

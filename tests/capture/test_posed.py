@@ -19,11 +19,9 @@ from toonify3d.capture.mask_settings import MaskSettings
 from toonify3d.capture.posed import (
     PosedImage,
     c2w_from_colmap,
-    colmap_from_c2w,
     from_opengl,
     is_posed,
     load_posed,
-    to_opengl,
     undistorted,
 )
 from toonify3d.capture.posed_frames import solved_from_posed
@@ -42,6 +40,15 @@ COUNT = 14
 @pytest.fixture(scope="module")
 def capture():
     return made_up.make(COUNT, width=96, height=128)
+
+
+def to_opengl(c2w):
+    """The same camera with OpenGL's axes: y up, looking along -z."""
+    return c2w @ np.diag([1.0, -1.0, -1.0, 1.0])
+
+
+def colmap_from_c2w(c2w):
+    return np.linalg.inv(c2w)[:3]
 
 
 def write_images(folder, capture):

@@ -62,7 +62,7 @@ def agreement_of_images(pairs: list[tuple[int, int, int, float]]) -> dict[int, f
 
 
 def sampson_distance(fundamental: FloatArray, one: FloatArray, two: FloatArray) -> FloatArray:
-    """Length of :func:`signed_sampson_distance`."""
+    """``(N,)`` lengths of :func:`signed_sampson_distance`, in the unit of the points."""
     return np.abs(signed_sampson_distance(fundamental, one, two))
 
 

@@ -34,7 +34,7 @@ class Palette:
 
 
 def learn_palette(images: Sequence[ByteImage], seed: int = 0) -> Palette:
-    """k-means in CIE Lab on pixels of all frames."""
+    """k-means in CIE Lab on random pixels of all frames, RGB ``(H, W, 3)`` each."""
     rng = np.random.default_rng(seed)
     each = max(1, 40_000 // len(images))
     pixels = [im.reshape(-1, 3)[rng.integers(0, im.shape[0] * im.shape[1], each)] for im in images]

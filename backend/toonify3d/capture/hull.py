@@ -360,7 +360,15 @@ def largest_piece(sdf: Float32Array, cell: float) -> Float32Array:
 
 
 def euclidean(sdf: Float32Array, cell: float) -> Float32Array:
-    """True distances beyond a cell and a half from the surface, the given values nearer."""
+    """Mend a signed distance grid whose far values are not distances.
+
+    Args:
+        sdf: ``(n, n, n)``, negative inside, right only near the surface.
+        cell: Edge of a cell, in the unit of ``sdf``.
+
+    Returns:
+        The given values within a cell and a half of the surface, Euclidean distances beyond.
+    """
     inside = sdf < 0
     outer = ndimage.distance_transform_edt(~inside).astype(np.float32) * cell
     inner = ndimage.distance_transform_edt(inside).astype(np.float32) * cell

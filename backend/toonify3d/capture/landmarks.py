@@ -15,7 +15,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -310,16 +309,6 @@ def quiet_native_logs() -> Iterator[None]:
             for line in sink.read().decode("utf-8", "replace").splitlines():
                 if not _is_native_chatter(line):
                     sys.stderr.write(line + "\n")
-
-
-def models_available() -> bool:
-    """Whether mediapipe is installed with its bundled FaceMesh model (for ``doctor``)."""
-    try:
-        from mediapipe.python.solutions import face_mesh
-    except ImportError:
-        return False
-    root = Path(face_mesh.__file__).parents[2]
-    return (root / "modules/face_landmark/face_landmark_with_attention.tflite").exists()
 
 
 def _is_native_chatter(line: str) -> bool:

@@ -117,11 +117,6 @@ def from_opengl(c2w: FloatArray) -> FloatArray:
     return np.asarray(out, np.float64)
 
 
-def to_opengl(c2w: FloatArray) -> FloatArray:
-    """The inverse of :func:`from_opengl` for rigid matrices."""
-    return np.asarray(c2w @ OPENGL)
-
-
 def c2w_from_colmap(cam_from_world: FloatArray) -> FloatArray:
     """COLMAP's ``(3, 4)`` world-to-camera to ``(4, 4)`` camera-to-world, OpenCV axes."""
     rotation, translation = cam_from_world[:, :3], cam_from_world[:, 3]
@@ -130,14 +125,16 @@ def c2w_from_colmap(cam_from_world: FloatArray) -> FloatArray:
     return out
 
 
-def colmap_from_c2w(c2w: FloatArray) -> FloatArray:
-    """The inverse of :func:`c2w_from_colmap`."""
-    rotation = c2w[:3, :3].T
-    return np.concatenate([rotation, -rotation @ c2w[:3, 3:]], axis=1)
-
-
 def undistorted(image: ByteImage, posed: PosedImage) -> tuple[ByteImage, Camera]:
-    """A picture or mask of any size of this camera as its pin-hole sees it, with that pin-hole."""
+    """A picture or mask of this camera as its pin-hole sees it, with that pin-hole.
+
+    Args:
+        image: RGB ``(H, W, 3)`` or gray ``(H, W)`` of any size with the camera's aspect ratio.
+        posed: Whose lens is taken out.
+
+    Returns:
+        The picture in the same size, and the pin-hole camera of that size.
+    """
     camera = posed.camera.resized(image.shape[1], image.shape[0])
     if not posed.distortion.any():
         return image, camera

@@ -85,7 +85,7 @@ def srgb_curve(light: FloatArray) -> FloatArray:
 
 
 def srgb_light(values: FloatArray) -> FloatArray:
-    """The inverse of :func:`srgb_curve`."""
+    """Linear light 0..1 of sRGB values of any shape: the inverse of :func:`srgb_curve`."""
     safe = np.clip(values, 0.0, 1.0)
     return np.where(safe <= 0.04045, safe / 12.92, ((safe + 0.055) / 1.055) ** 2.4)
 

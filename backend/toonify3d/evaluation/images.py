@@ -53,7 +53,7 @@ def mask_iou(first: npt.NDArray[np.generic], second: npt.NDArray[np.generic]) ->
 
 
 def foreground(mask: npt.NDArray[np.generic]) -> npt.NDArray[np.bool_]:
-    """A mask of any type as booleans: above half of the type's range."""
+    """A mask ``(H, W)`` of any type as booleans: above half of the type's range."""
     if mask.dtype == np.bool_:
         return np.asarray(mask, dtype=np.bool_)
     half = np.iinfo(mask.dtype.name).max / 2 if np.issubdtype(mask.dtype, np.integer) else 0.5

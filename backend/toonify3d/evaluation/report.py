@@ -54,7 +54,12 @@ def evaluate_job(
 
 
 def read_mesh(path: Path) -> SurfaceMesh:
-    """A mesh file (npz of ours, or anything trimesh reads) in its own coordinates."""
+    """A mesh file (npz of ours, or anything trimesh reads) in its own coordinates.
+
+    Raises:
+        InputError: It holds no triangles (``bad_mesh``).
+        FileNotFoundError: It is not there.
+    """
     if path.suffix == ".npz":
         return load_mesh(path)
     mesh = trimesh.load_mesh(path, process=False)

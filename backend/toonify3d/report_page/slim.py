@@ -60,7 +60,11 @@ def split_glb(data: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def encode_jpeg(image: ByteImage, most: int, quality: int = 92) -> bytes:
-    """JPEG of an RGB picture, made smaller when a side is longer than ``most`` pixels."""
+    """JPEG of an RGB picture ``(H, W, 3)``, smaller where a side exceeds ``most`` pixels.
+
+    Raises:
+        ValueError: OpenCV cannot encode it.
+    """
     scale = most / max(image.shape[:2])
     if scale < 1:
         size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
