@@ -158,6 +158,8 @@ class Job:
             self.folder.mkdir(parents=True, exist_ok=True)
             jobfolder.clear_run_files(self.folder)
             jobfolder.write_request(self.folder, self.request or {})
+            if (self.request or {}).get("command") == "resume":  # until there is a newer one
+                self.preview = jobfolder.last_preview(self.folder)
             self._server = _open_server()
             port, token = (self._server.port, self._server.token) if self._server else (0, "")
             self._child = process.start_worker(
@@ -347,6 +349,7 @@ class JobQueue:
                 return job
         job = Job(folder)
         job.state = JobState.STARTING
+        job.preview = jobfolder.last_preview(folder)
         job.poll()
         self.jobs.append(job)
         self.current = job

@@ -11,7 +11,7 @@ from . import exemplar_panel, faces, lookup, pictures, problems, properties, ses
 from .face_check import NO_FACE
 from .homes import scene_of
 from .job import Job, JobState
-from .texts import beside, draw_name, draw_text
+from .texts import beside, draw_name, draw_text, fitting
 
 _STATE_ICONS = {
     JobState.WAITING: "TIME",
@@ -102,7 +102,7 @@ def _draw_queue(layout: bpy.types.UILayout) -> None:
         row = column.row(align=True)
         button = row.operator(
             "toonify3d.show_job",
-            text=job.name,
+            text=fitting(job.name),
             icon=_STATE_ICONS[job.state],
             depress=job is session.queue.current,
         )

@@ -21,6 +21,7 @@ ALIVE_WINDOW_S = 5 * protocol.ALIVE_PERIOD_S
 
 _MAX_STATUS_BYTES = 1 << 20
 _MAX_NAME_CHARS = 40
+_PREVIEW = "preview/current.png"
 
 
 def safe_name(text: str, fallback: str = "avatar") -> str:
@@ -159,6 +160,11 @@ def inside(job: Path, relative: str | None) -> Path | None:
     except (OSError, ValueError):
         return None
     return None
+
+
+def last_preview(job: Path) -> Path | None:
+    """The newest picture of the head that an earlier run has left, None without one."""
+    return inside(job, _PREVIEW)
 
 
 def newest_result(job: Path) -> Path | None:

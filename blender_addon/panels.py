@@ -9,9 +9,8 @@ from . import estimates, exemplar_panel, preferences, properties, session
 from .capture_check import Finding
 from .job_panel import TOONIFY3D_PT_job
 from .operators.job import restyle_objection
-from .operators.result import TRUE_COLORS, show_colors_objection
 from .requests import SETUP_MISSING, changed_features, exemplars, missing_input
-from .scene import importer, material
+from .scene import importer, material, viewport
 from .scene.mesh import STYLE_PROPERTY
 from .texts import beside, draw_name, draw_text
 
@@ -196,11 +195,10 @@ class TOONIFY3D_PT_avatar(_Panel, bpy.types.Panel):  # noqa: N801
         """Draw style and toon sliders."""
         layout = self.layout
         avatar = importer.find_avatar(context)
+        _draw_colors(layout, context)
         column = _column(layout)
         if STYLE_PROPERTY in avatar:
             column.prop(avatar, f'["{STYLE_PROPERTY}"]', text="Style", slider=True)
-        _draw_colors(layout, context)
-        column = _column(layout)
         node = material.toon_node(avatar)
         if node is not None:
             for name in ("Bands", "Light Gain", "Shadow Tint", "Rim", "Rim Color"):
@@ -217,11 +215,11 @@ class TOONIFY3D_PT_avatar(_Panel, bpy.types.Panel):  # noqa: N801
 
 def _draw_colors(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:
     """What keeps the style's colors from being seen, each with the button that mends it."""
-    view = context.scene.view_settings
-    if not show_colors_objection(context):
+    view, space = context.scene.view_settings, context.space_data
+    if isinstance(space, bpy.types.SpaceView3D) and not viewport.shows_colors(space):
         draw_text(layout, "This viewport shows the shape without its colors", icon="INFO")
-        layout.operator("toonify3d.show_colors", icon="SHADING_TEXTURE")
-    if view.view_transform != TRUE_COLORS:
+    layout.operator("toonify3d.show_avatar", icon="ZOOM_SELECTED")
+    if view.view_transform != importer.TRUE_COLORS:
         text = f"The view transform {view.view_transform} makes the style's colors dull"
         draw_text(layout, text, icon="INFO")
         layout.operator("toonify3d.true_colors", icon="COLOR")

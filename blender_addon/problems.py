@@ -24,7 +24,7 @@ _ADVICE = {
     "died": Advice("Check the backend in the preferences", "toonify3d.open_preferences"),
     "job_folder": Advice("Choose another output folder, or free some space"),
     "unwritable": Advice("Choose another output folder, or free some space"),
-    "lost": Advice("The finished steps are kept", "toonify3d.resume"),
+    "lost": Advice("The finished steps are kept: Resume goes on after them"),
     "killed": Advice("If memory ran out, close other programs or choose a smaller preset"),
     "out_of_memory": Advice("Choose a smaller preset, or set the viewport to Solid"),
     "no_face": Advice("Film again, starting in front of the face"),

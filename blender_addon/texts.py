@@ -47,9 +47,13 @@ def draw_name(layout: bpy.types.UILayout, name: str, icon: str, before: str = ""
         icon: At the start of the line.
         before: Words in front of the name, which stay whole.
     """
+    layout.label(text=before + fitting(name, before), icon=icon)
+
+
+def fitting(name: str, before: str = "") -> str:
+    """As much of a name as fits behind an icon and the words ``before`` it."""
     fits = _fits(has_icon=True) or _fits_chars(SIDEBAR_CHARS)
-    short = shortened(name, lambda part: fits(before + part))
-    layout.label(text=before + short, icon=icon)
+    return shortened(name, lambda part: fits(before + part))
 
 
 def beside(layout: bpy.types.UILayout) -> bpy.types.UILayout:

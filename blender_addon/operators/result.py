@@ -6,10 +6,10 @@ from pathlib import Path
 import bpy
 
 from .. import compat, preferences, session
-from ..scene import importer, material
+from ..scene import importer, material, viewport
 from ..scene.result import ResultError
 
-TRUE_COLORS = importer.TRUE_COLORS
+_NO_AVATAR = "There is no imported avatar in this scene"
 
 
 class ToonifyOtImport(bpy.types.Operator):
@@ -74,37 +74,40 @@ def _select(context: bpy.types.Context, avatar: bpy.types.Object) -> None:
     layer.objects.active = avatar
 
 
-def show_colors_objection(context: bpy.types.Context) -> str:
-    """Why there are no colors to be shown in this viewport; empty when there are."""
-    space = getattr(context, "space_data", None)
-    if space is None or space.type != "VIEW_3D":
-        return "There is no 3D viewport here"
-    shading = space.shading
-    solid = shading.type == "SOLID" and shading.color_type == "TEXTURE"
-    if solid or shading.type in {"MATERIAL", "RENDERED"}:
-        return "This viewport shows colors already"
-    return ""
+class ToonifyOtShowAvatar(bpy.types.Operator):
+    """Turn this viewport to the front of the avatar, in its colors (Material Preview)."""
 
-
-class ToonifyOtShowColors(bpy.types.Operator):
-    """Show colors and toon shading here: viewport shading Material Preview."""
-
-    bl_idname = "toonify3d.show_colors"
-    bl_label = "Show Colors"
+    bl_idname = "toonify3d.show_avatar"
+    bl_label = "Show Avatar"
     bl_options = {"INTERNAL"}
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """Needs a viewport that shows none."""
-        reason = show_colors_objection(context)
-        if reason:
-            cls.poll_message_set(reason)
-        return not reason
+        """Needs an avatar, and a viewport."""
+        space = context.space_data
+        if space is None or space.type != "VIEW_3D":
+            cls.poll_message_set("There is no 3D viewport here")
+            return False
+        if importer.find_avatar(context) is None:
+            cls.poll_message_set(_NO_AVATAR)
+            return False
+        return True
 
     def execute(self, context: bpy.types.Context) -> set[str]:
-        """Change this viewport's shading."""
-        context.space_data.shading.type = "MATERIAL"
+        """Change this viewport; the scene stays as it is."""
+        area, avatar = context.area, importer.find_avatar(context)
+        viewport.show_colors(context.space_data)
+        viewport.look_at_front(context.space_data, avatar, *_sizes(area))
+        area.tag_redraw()
         return {"FINISHED"}
+
+
+def _sizes(area: bpy.types.Area) -> tuple[int, int, int]:
+    """Width and height of the area's viewport, and the width that no sidebar covers, pixels."""
+    sizes = {region.type: (region.width, region.height) for region in area.regions}
+    width, height = sizes["WINDOW"]
+    covered = 2 * max(sizes.get("UI", (0, 0))[0], sizes.get("TOOLS", (0, 0))[0])
+    return width, height, max(width - covered, width // 3)
 
 
 class ToonifyOtTrueColors(bpy.types.Operator):
@@ -116,8 +119,8 @@ class ToonifyOtTrueColors(bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Change the scene's color management."""
-        if not compat.set_view_transform(context.scene, TRUE_COLORS):
-            self.report({"ERROR"}, f"Blender's color configuration has no {TRUE_COLORS}")
+        if not compat.set_view_transform(context.scene, importer.TRUE_COLORS):
+            self.report({"ERROR"}, f"Blender's color configuration has no {importer.TRUE_COLORS}")
             return {"CANCELLED"}
         return {"FINISHED"}
 
@@ -133,7 +136,7 @@ class ToonifyOtOutline(bpy.types.Operator):
     def poll(cls, context: bpy.types.Context) -> bool:
         """Needs an avatar."""
         if importer.find_avatar(context) is None:
-            cls.poll_message_set("There is no imported avatar in this scene")
+            cls.poll_message_set(_NO_AVATAR)
             return False
         return True
 
@@ -145,4 +148,4 @@ class ToonifyOtOutline(bpy.types.Operator):
         return {"FINISHED"}
 
 
-CLASSES = (ToonifyOtImport, ToonifyOtShowColors, ToonifyOtTrueColors, ToonifyOtOutline)
+CLASSES = (ToonifyOtImport, ToonifyOtShowAvatar, ToonifyOtTrueColors, ToonifyOtOutline)

@@ -63,6 +63,16 @@ def _files_and_undo(result):
 
 
 def _colors(result):
+    assert result["shown_poll"] == [False, True]
+    sentence = "This viewport shows the shape without its colors"
+    assert sentence in result["gray"][0] and sentence not in result["shown_panel"][0]
+    assert "toonify3d.show_avatar" in result["shown_panel"][1]
+    shading, perspective, middle, distance, behind, up = result["shown"]
+    assert (shading, perspective) == ("MATERIAL", "PERSP")
+    assert middle == pytest.approx([3.05, 2.0, 1.05], abs=1e-5)  # of the fake's triangle
+    assert 0.05 < distance < 0.5  # 0.1 m are seen whole, and large
+    assert behind == [0.0, -1.0, 0.0] and up == [0.0, 0.0, 1.0]  # the eye is at -Y
+    assert result["kept_shading"] == "SOLID"
     shown, operators = result["agx"]
     assert "The view transform AgX makes" in shown and "toonify3d.true_colors" in operators
     name, (shown, operators) = result["standard"]

@@ -128,6 +128,32 @@ avatar.name = avatar.data.name = "Großmutter"
 bpy.context.view_layer.objects.active = avatar
 out["renamed"] = part("scene.importer").find_avatar(bpy.context).name
 
+# -- found in the viewport, in its colors --
+area = next(a for a in bpy.context.window_manager.windows[0].screen.areas if a.type == "VIEW_3D")
+avatar.location = (3.0, 2.0, 1.0)
+bpy.context.view_layer.update()
+space = area.spaces.active
+space.region_3d.view_perspective = "CAMERA"
+space.shading.type = "SOLID"
+out["shown_poll"] = [bpy.ops.toonify3d.show_avatar.poll()]
+with bpy.context.temp_override(area=area):
+    out["shown_poll"].append(bpy.ops.toonify3d.show_avatar.poll())
+    out["gray"] = texts(panels.TOONIFY3D_PT_avatar)
+    bpy.ops.toonify3d.show_avatar()
+    out["shown_panel"] = texts(panels.TOONIFY3D_PT_avatar)
+view = space.region_3d
+turned = view.view_rotation.to_matrix()
+out["shown"] = [
+    space.shading.type, view.view_perspective, list(view.view_location), view.view_distance,
+    [round(value, 5) for value in turned.col[2]], [round(value, 5) for value in turned.col[1]],
+]  # fmt: skip
+space.shading.type, space.shading.color_type = "SOLID", "TEXTURE"
+with bpy.context.temp_override(area=area):
+    bpy.ops.toonify3d.show_avatar()
+out["kept_shading"] = space.shading.type
+space.shading.color_type = "MATERIAL"
+avatar.location = (0.0, 0.0, 0.0)
+
 # -- the colors: another view transform is offered back --
 scene.view_settings.view_transform = "AgX"
 out["agx"] = texts(panels.TOONIFY3D_PT_avatar)
