@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ..capture import landmarks as lm
 from ..scene import Float32Array, FloatArray
+from .drawn_nose import fit_nose
 
 _ORGANS = (
     (lm.RIGHT_EYE, lm.RIGHT_IRIS),
@@ -35,8 +36,9 @@ def refine_landmarks(
     skinness: Float32Array,
     noise: float,
     painted: float = 0.0,
+    light: Float32Array | None = None,
 ) -> FloatArray:
-    """Fit eyes, brows and face outline to the drawing.
+    """Fit eyes, brows, nose and face outline to the drawing.
 
     Args:
         points: ``(478, 3)`` detected landmarks.
@@ -45,6 +47,7 @@ def refine_landmarks(
         noise: Median unrest of the skin in CIELAB units.
         painted: 0 for clean drawings, 1 for paintings: those look like photos to the detector, and
             the shadows round a painted eye would be taken for the eye.
+        light: ``(H, W)`` CIELAB lightness; None leaves the nose as it was found.
 
     Returns:
         ``(478, 3)``; unchanged where nothing clear was found.
@@ -62,6 +65,8 @@ def refine_landmarks(
         if box is not None:
             ids = [*contour, *extra]
             out[ids, :2] = _fit_box(points[ids, :2], points[list(contour), :2], box)
+    if light is not None:
+        out = fit_nose(out, light)
     oval = list(lm.FACE_OVAL)
     out[oval, :2] = _snap_oval(points[oval, :2], skinness, unit)
     return out

@@ -359,6 +359,8 @@ class _Change:
             rho = self.settings.expression
         grown = np.where(scale3 > 1, amount * (scale3 - 1), scale3**amount - 1)
         moves = (own - own.mean(0)) * grown + amount * (offset + rho * residual)
+        if kind == "nose":
+            moves[:, 2:] = _protrusion(own)[:, None] * grown[:, :1] + amount * offset[2]
         length = np.linalg.norm(moves, axis=1, keepdims=True)
         limit = _MAX_MOVE * np.maximum(1.0, amount)
         return np.asarray(moves * np.minimum(1.0, limit / np.maximum(length, 1e-9)))
@@ -373,6 +375,19 @@ class _Change:
         eye = list(lm.LEFT_EYE if name.startswith("left") else lm.RIGHT_EYE)
         lids = [float(np.ptp(points[eye, 1])) / 2 for points in (self.style, self.base)]
         return max(0.0, lids[0] - lids[1])
+
+
+def _protrusion(nose: FloatArray) -> FloatArray:
+    """How far points ``(n, 3)`` of a nose stick out of the face, ``(n,)``.
+
+    Counted from the line between the nose's root and its wings. A picture from the front does not
+    say how far a nose sticks out: its section keeps its form, so that depth goes with width.
+    """
+    ids = COMPONENTS["nose"]
+    root = nose[ids.index(lm.NOSE_RIDGE[0])]
+    wings = nose[[ids.index(lm.NOSE_BASE[0]), ids.index(lm.NOSE_BASE[-1])]].mean(0)
+    down = np.clip((root[1] - nose[:, 1]) / max(root[1] - wings[1], 1e-9), 0.0, 1.0)
+    return np.asarray(np.maximum(nose[:, 2] - (root[2] + down * (wings[2] - root[2])), 0.0))
 
 
 def _weights(base: FloatArray, kind: str, settings: StylizeSettings) -> FloatArray:
