@@ -201,7 +201,9 @@ def analyse(image: ByteImage, alpha: ByteImage | None, points: FloatArray) -> Ex
     first = _layers(lab, smooth, points, width)
     skinness = smoothstep(np.linalg.norm(smooth - first.field, axis=2), 22.0, 12.0)
     person = person_mask(image, alpha, points)
-    points = refine_landmarks(points, first.feature, skinness * person, first.noise, first.painted)
+    points = refine_landmarks(
+        points, first.feature, skinness * person, first.noise, first.painted, lab[..., 0]
+    )
     layers = _layers(lab, smooth, points, width)
     hair = _hair_pixels(smooth, points, layers, person, width)
     cover = person.astype(np.float32)
