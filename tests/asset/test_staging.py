@@ -2,6 +2,8 @@
 
 import errno
 import os
+import resource
+import signal
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from toonify3d import files, steps
-from toonify3d.errors import CancelledError, InputError
+from toonify3d.errors import CancelledError, InputError, disk_sentence
 from toonify3d.files import kept_folder, replaced_folder, write_image, write_json, write_text
 from toonify3d.steps import run_whole
 
@@ -173,6 +175,27 @@ def test_a_kept_result_of_other_settings_is_not_taken(tmp_path, monkeypatch):
         write_result(fresh, "third")
     assert b"third" in contents(folder)["report.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["result"]
+
+
+def test_a_disk_that_fills_while_8k_is_written(result):
+    """The system refuses in the middle of a real file of 8192 x 8192 texels."""
+    before = contents(result)
+    texture = np.zeros((8192, 8192, 3), np.uint8)
+    texture[::2, ::3] = 255  # 500 kB as PNG
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+        with pytest.raises(OSError, match="too large") as caught, replaced_folder(result) as fresh:
+            write_text(fresh / "avatar.obj", "second")
+            write_image(fresh / "albedo.png", texture)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    sentence = disk_sentence(caught.value, "job")
+    assert sentence.startswith(f"Cannot write '{result}'") and "free some space" in sentence
+    assert contents(result) == before
+    assert [path.name for path in result.parent.iterdir()] == ["result"]
 
 
 def test_a_real_full_disk(tmp_path):
