@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from .asset.pipeline import build_asset, extract_mesh
 from .capture.pipeline import check_source, run_capture
@@ -25,7 +28,7 @@ from .portrait2d.pipeline import study_person, stylize_views
 from .portrait2d.store import load_stylized
 from .progress import Progress, SubProgress
 from .room import Room
-from .scene import Scene
+from .scene import ByteImage, Scene, StylizedView
 from .service.job import JobFolder
 from .service.reporter import Listener, Reporter, cancel_on_signals
 from .service.request import Request
@@ -188,7 +191,7 @@ def _style_steps(context: RunContext, scene: Scene, settings: JobSettings, style
     avatar = load_avatar(shape, folders["texture"], device)
 
     def asset(folder: Path) -> dict[str, Any]:
-        exemplar = read_working_image(style.exemplar)
+        exemplar = style_picture(style, stylized.views)
         looking, building = SubProgress(reporter, 0.0, 0.1), SubProgress(reporter, 0.1, 1.0)
         regions = person_regions(scene, prior_mesh, job.prior / "regions.npz", looking)
         avatar.person_light = room.grid(chosen.asset.photo_delight, device)
@@ -235,6 +238,18 @@ def _make_portraits(
             light=room.light(person) if chosen.stylize.delight > 0 else None,
         )
     return {"views_stylized": len(made.views), "room_light": room.figures(made.delight)}
+
+
+def style_picture(style: Style, views: Sequence[StylizedView]) -> ByteImage:
+    """RGB ``(H, W, 3)`` whose lines and palette the texture takes.
+
+    The exemplar; but a model or program of the user's has a look of its own, whatever the exemplar
+    shows, so then it is the portrait nearest to the front, on white.
+    """
+    if style.stylizer in ("builtin", "folder"):
+        return read_working_image(style.exemplar)
+    front = min(views, key=lambda view: abs(view.frame.yaw))
+    return np.where(front.mask[..., None] > 127, front.image, np.uint8(255))
 
 
 def _metrics(folder: Path) -> dict[str, Any]:

@@ -93,8 +93,8 @@ def _prepare_refine(request: Request, job: JobFolder) -> tuple[JobSettings, Styl
     settings = _stored_settings(job)
     names = [request.style] if request.style is not None else list(job.description["styles"])[-1:]
     if not names or names[0] not in job.description["styles"]:
-        wanted = f"'{names[0]}'" if names else "to refine"
-        raise InputError(f"The job has no style {wanted}.", "no_style")
+        missing = f"'{names[0]}'" if names else "to refine"
+        raise InputError(f"The job has no style {missing}.", "no_style")
     style = _stored_style(job, names[0])
     changed = [
         f"{name}.steps={round(request.longer * getattr(style.settings, name).steps)}"

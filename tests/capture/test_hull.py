@@ -162,5 +162,12 @@ def test_euclidean_keeps_the_zero_level():
     assert np.abs(fixed - exact).max() < 1.5 * cell
 
 
-def test_normalization_is_the_scenes_kind(hull):
+def test_the_unit_ball_is_round_the_person(hull):
+    """The balls of the person lie within the grid's ball, and fill most of it."""
     assert isinstance(hull.normalization, Normalization)
+    reach = max(
+        np.linalg.norm(hull.normalization.to_unit(np.asarray(center, np.float64)[None])[0])
+        + radius / hull.normalization.radius
+        for center, radius in made_up.BALLS
+    )
+    assert 0.5 < reach < 1.1
