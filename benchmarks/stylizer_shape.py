@@ -9,6 +9,11 @@ drawn, the outline on dlib's jaw, the mouth on both.
 Both draw a stylized face's landmarks towards what they were trained on, by about the same amount
 with and without the change of shape; moves are therefore measured against the same look at strength
 0, and said beside it against the photo. Of the outline only the moves across it count.
+
+How far a detector follows depends on the look: on a brown cel face with brown hair dlib's jaw
+hardly stirs. So the finished picture of strength 0 is bent by the very field that was asked for,
+after painting; what the detectors answer to that known bend is their gain. A slope counts as
+reliable only where the gain is about 1; slope over gain is what they would say if they followed.
 """
 
 from __future__ import annotations
@@ -24,8 +29,10 @@ import numpy.typing as npt
 
 from toonify3d.capture import landmarks as lm
 from toonify3d.portrait2d.exemplar import analyse
+from toonify3d.portrait2d.framewarp import BentSurface, warp_frame
 from toonify3d.portrait2d.pipeline import Person, ShapeChange
 from toonify3d.portrait2d.refine import refine_landmarks
+from toonify3d.raycast import MeshQuery
 from toonify3d.scene import ByteImage, Camera, Frame
 
 FloatArray = npt.NDArray[np.float64]
@@ -35,6 +42,10 @@ LARGEST_SPREAD = 0.25
 """A slope is unreliable when its detections scatter by more than this share of the move asked."""
 LARGEST_BIAS = 1.0
 """Or when, at strength 0, where the shape is the photo's, they are off by more than the move."""
+GAINS = (0.85, 1.15)
+"""Or when to a known bend of the same picture they answer with less or more than this."""
+LEAST_GAIN = 0.3
+"""Below this they do not follow at all; slope over gain would be noise."""
 MESH_PARTS = {"eyes": (*lm.LEFT_EYE, *lm.RIGHT_EYE), "mouth": lm.LIPS_OUTER}
 DLIB_PARTS = {"oval": range(17), "mouth": range(48, 60)}
 # Points of dlib's 68 after a flip of the picture.
@@ -111,14 +122,26 @@ class Slope:
         asked: Pixels (root mean square), mean over the frames.
         slope: Regression of found on asked moves, against strength 0; median over the frames.
         against_photo: The same against the photo: includes what the look does to the detector.
-        reliable: Enough was asked, the detections agree with each other, and at strength 0 they are
+        gain: The slope that a known bend of the finished picture of strength 0 gives.
+        settled: Enough was asked, the detections agree with each other, and at strength 0 they are
             where the photo's are.
     """
 
     asked: float
     slope: float
     against_photo: float
-    reliable: bool
+    gain: float
+    settled: bool
+
+    @property
+    def reliable(self) -> bool:
+        """Settled, and the detectors follow a known bend."""
+        return self.settled and GAINS[0] <= self.gain <= GAINS[1]
+
+    @property
+    def corrected(self) -> float:
+        """Slope over gain, NaN where the detectors do not follow."""
+        return self.slope / self.gain if self.settled and self.gain > LEAST_GAIN else float("nan")
 
 
 @dataclass(frozen=True)
@@ -126,6 +149,7 @@ class _Answer:
     asked: float
     slope: float
     against_photo: float
+    gain: float
     error: float
     bias: float
 
@@ -149,7 +173,12 @@ def measure(
         drawn: A toon, cel or ink look: its eyes have borders that can be measured.
     """
     answers: dict[str, list[_Answer]] = {"eyes": [], "oval": [], "mouth": []}
+    bent = person.mesh.vertices + change.field(person.mesh.vertices)
+    nothing = np.zeros((len(bent), 1), np.float32)
+    caster = MeshQuery(bent, person.mesh.faces)
+    surface = BentSurface(person.mesh, bent, person.caster, caster, nothing, False)
     for frame, *images in frames:
+        images.append(_bent_picture(surface, frame.camera, images[1]))
         found = [finder.detect(image, thorough=True) for image in images]
         if any(item is None for item in found):
             continue
@@ -160,6 +189,13 @@ def measure(
             places = [jaw(image, points) for image, points in zip(images, raw, strict=True)]
             _by_jaw(answers, frame.camera, places, person, change)
     return {part: _summary(items) for part, items in answers.items()}
+
+
+def _bent_picture(surface: BentSurface, camera: Camera, picture: ByteImage) -> ByteImage:
+    """A finished picture bent by the asked change: what the detectors are to follow."""
+    whole = np.full(picture.shape[:2], 255, np.uint8)
+    warped = warp_frame(surface, camera, picture, whole)
+    return np.clip(warped.photo + 0.5, 0, 255).astype(np.uint8)
 
 
 def _by_mesh(
@@ -223,31 +259,41 @@ def _moves_at(
 
 
 def _regress(
-    asked: FloatArray, photo: FloatArray, plain: FloatArray, bent: FloatArray, error: float
+    asked: FloatArray,
+    photo: FloatArray,
+    plain: FloatArray,
+    bent: FloatArray,
+    known: FloatArray,
+    error: float,
 ) -> _Answer:
     power = float((asked**2).sum())
     size = float(np.sqrt(power / len(asked)))
-    slopes = [float((asked * (bent - other)).sum()) / power for other in (plain, photo)]
+    moves = (bent - plain, bent - photo, known - plain)
+    slopes = [float((asked * move).sum()) / power for move in moves]
     bias = float(np.sqrt(((plain - photo) ** 2).sum() / len(asked)))
-    return _Answer(size, slopes[0], slopes[1], error / max(size, 1e-9), bias / max(size, 1e-9))
+    return _Answer(size, *slopes, error / max(size, 1e-9), bias / max(size, 1e-9))
 
 
 def _summary(items: list[_Answer]) -> Slope:
     if not items:
-        return Slope(float("nan"), float("nan"), float("nan"), False)
+        return Slope(*[float("nan")] * 4, False)
     asked = float(np.mean([a.asked for a in items]))
     slopes = np.array([a.slope for a in items])
     spread = max(float(slopes.std()), max(a.error for a in items))
     bias = float(np.median([a.bias for a in items]))
-    reliable = asked >= LEAST_PIXELS and spread <= LARGEST_SPREAD and bias <= LARGEST_BIAS
+    settled = asked >= LEAST_PIXELS and spread <= LARGEST_SPREAD and bias <= LARGEST_BIAS
     photo = float(np.median([a.against_photo for a in items]))
-    return Slope(asked, float(np.median(slopes)), photo, reliable)
+    gain = float(np.median([a.gain for a in items]))
+    return Slope(asked, float(np.median(slopes)), photo, gain, settled)
 
 
 def columns(slopes: dict[str, Slope]) -> dict[str, Any]:
-    """Columns of the table: slope (NaN when unreliable), with the raw figures beside it."""
+    """Columns of the table: slope (NaN when unreliable), slope over gain, and the raw figures."""
     out: dict[str, Any] = {}
     for part, item in slopes.items():
         out[f"slope {part}"] = item.slope if item.reliable else float("nan")
-        out[f"raw {part}"] = f"{item.asked:.1f} px, {item.slope:.2f}, {item.against_photo:.2f}"
+        out[f"slope/gain {part}"] = item.corrected
+        out[f"raw {part}"] = (
+            f"{item.asked:.1f} px, {item.slope:.2f}, {item.against_photo:.2f}, {item.gain:.2f}"
+        )
     return out

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from toonify3d.portrait2d.field import Controls, DisplacementField, RadialLevel, fit_field
+from toonify3d.portrait2d.store import load_displacement, save_displacement
 from toonify3d.scene import Displacement, Normalization
 from toonify3d.snr.deformation import LatticeOptions, bake_displacement, determinant3
 from toonify3d.training.start_field import inverse_start
@@ -62,3 +63,17 @@ def test_without_kernels_or_without_an_inverse_there_is_no_start():
     folded = DisplacementField(((RadialLevel(away, np.array([[0.2, 0.0, 0.0]]), 0.1),),), points)
     assert folded.determinant(away + np.array([0.02, 0.0, 0.0]))[0] < 0
     assert inverse_start(_displacement(folded, points), PLACE, OPTIONS) is None
+
+
+def test_the_kernels_survive_the_file(tmp_path):
+    field, points = _grown(1.5)
+    given = _displacement(field, points)
+    save_displacement(tmp_path, given)
+    read = load_displacement(tmp_path)
+    assert read is not None and read.kernels is not None
+    assert np.array_equal(read.kernels, given.kernels)
+    save_displacement(tmp_path, Displacement(points, given.offsets))
+    read = load_displacement(tmp_path)
+    assert read is not None and read.kernels is None
+    assert np.array_equal(read.offsets, given.offsets)
+    assert load_displacement(tmp_path / "nothing") is None

@@ -52,6 +52,15 @@ def save_displacement(folder: Path, displacement: Displacement) -> None:
     write_atomic(folder / "displacement.npz", write)
 
 
+def load_displacement(folder: Path) -> Displacement | None:
+    """Read ``displacement.npz``, None when there is none."""
+    path = folder / "displacement.npz"
+    if not path.exists():
+        return None
+    with np.load(path) as data:
+        return Displacement(data["points"], data["offsets"], data.get("kernels"))
+
+
 def save_palette(folder: Path, palette: ByteImage) -> None:
     """Write ``palette.png``."""
     write_image(folder / "palette.png", palette)
@@ -74,11 +83,7 @@ def load_stylized(folder: Path, scene: Scene) -> StylizedSet:
         views.append(StylizedView(frame, image, mask, (sure / 255.0).astype(np.float32)))
     if not views:
         raise FileNotFoundError(f"{folder} holds no stylized portraits")
-    displacement = None
-    if (folder / "displacement.npz").exists():
-        with np.load(folder / "displacement.npz") as data:
-            kernels = data.get("kernels")
-            displacement = Displacement(data["points"], data["offsets"], kernels)
+    displacement = load_displacement(folder)
     palette = read_image(folder / "palette.png", cv2.IMREAD_COLOR)[..., ::-1].copy()
     return StylizedSet(views, displacement, palette)
 
