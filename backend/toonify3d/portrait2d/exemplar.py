@@ -224,8 +224,8 @@ def analyse(image: ByteImage, alpha: ByteImage | None, points: FloatArray) -> Ex
         skin_mean=np.asarray(np.median(layers.lab[layers.skin > 0.5], axis=0), np.float32),
         labels=labels,
         rest_lab=_rest(lab, labels, person),
-        lip_shift=_shift(lab, points, (lm.LIPS_OUTER,), width),
-        brow_shift=_shift(lab, points, (lm.LEFT_BROW, lm.RIGHT_BROW), width),
+        lip_shift=_shift(lab, points, (lm.LIPS_OUTER,), width, labels),
+        brow_shift=_shift(lab, points, (lm.LEFT_BROW, lm.RIGHT_BROW), width, labels),
         stats=stats,
     )
 
@@ -241,13 +241,23 @@ def _rest(lab: Float32Array, labels: Float32Array, person: npt.NDArray[np.bool_]
 
 
 def _shift(
-    lab: Float32Array, points: FloatArray, contours: tuple[tuple[int, ...], ...], width: float
+    lab: Float32Array,
+    points: FloatArray,
+    contours: tuple[tuple[int, ...], ...],
+    width: float,
+    labels: Float32Array,
 ) -> Float32Array:
-    """Median colour inside contours against that of a ring round them, ``(3,)``."""
+    """Median colour inside contours against that of the skin near them, ``(3,)``."""
     parts = []
     for contour in contours:
         inside = _polygon(lab.shape, points[list(contour), :2], 0.0)
         ring = _dilate(inside, 0.07 * width) - _dilate(inside, 0.025 * width)
+        for reach in (0.07, 0.4):  # beyond a beard
+            skin = _dilate(inside, reach * width) - _dilate(inside, 0.025 * width)
+            skin = skin * (labels[..., 0] > 0.6)
+            if skin.sum() > 0.3 * ring.sum():
+                ring = skin
+                break
         if inside.sum() > 5 and ring.sum() > 5:
             parts.append(np.median(lab[inside > 0.5], axis=0) - np.median(lab[ring > 0.5], axis=0))
     return np.asarray(np.mean(parts, axis=0) if parts else np.zeros(3), np.float32)
@@ -352,9 +362,18 @@ def _skin_layers(
     field = blur(filled, 0.06 * width)
     edge = cv2.distanceTransform((oval > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
     weight = blur(_erode(1 - organs, 0.02 * width), 0.02 * width)
-    weight = weight * smoothstep(edge, 0.04 * width, 0.12 * width) * blur(skin, 0.01 * width)
+    whole = _without_specks(skin, (0.09 * width) ** 2)
+    weight = weight * smoothstep(edge, 0.04 * width, 0.12 * width) * blur(whole, 0.01 * width)
     detail = (blur(smooth, 0.008 * width) - field) * weight[..., None]
     return field, np.clip(detail, -30, 30).astype(np.float32)
+
+
+def _without_specks(skin: Float32Array, area: float) -> Float32Array:
+    """Skin with its small holes (freckles, a nose's line) closed."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats((skin < 0.5).astype(np.uint8))
+    small = stats[:, cv2.CC_STAT_AREA] < area
+    small[0] = False
+    return np.asarray(np.maximum(skin, small[parts]), np.float32)
 
 
 def _feature(

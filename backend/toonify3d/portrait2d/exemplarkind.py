@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from ..capture import landmarks as lm
 from ..scene import Float32Array, FloatArray
@@ -13,6 +14,16 @@ from .colorspace import blur, kmeans
 
 LOOKS = ("auto", "toon", "cel", "paint", "hatch", "ink", "colour")
 """Values of the setting ``look``."""
+
+_FOREHEAD = 0.45
+"""Face widths above the landmarks' outline that a forehead may reach: the detector was trained on
+photos, and stops below the hair of painted foreheads."""
+_ALIKE = np.array([14.0, 7.0, 7.0], np.float32)
+_BEARD, _BEARD_SHARE = 11.0, 0.12
+"""CIELAB difference (a, b) from skin of the same lightness, and the least share of the lower face
+that it must cover, to be a beard."""
+
+_BEARD_SPREAD = np.array([20.0, 9.0, 12.0], np.float32)
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,71 @@ def region_labels(
         alike = np.linalg.norm((smooth - colour) / spread, axis=2) < 1.8
         reach = (far < 0.9) & (rows < points[lm.CHIN, 1] + 1.2 * unit)
         out[..., 1] = alike * reach * person * (1 - out[..., 0])
+        brow = points[[*lm.LEFT_BROW, *lm.RIGHT_BROW], 1].min()
+        above = (rows < brow) & (far < _FOREHEAD) & (person > 0.5)
+        out = _with_forehead(
+            out, above, canvas, (smooth - field) / _ALIKE, (smooth - colour) / spread
+        )
+    beard = _beard(points, smooth, skin, (far < 0.3) & (person > 0.5), unit)
+    out[..., 1] = np.maximum(out[..., 1], beard)
+    out[..., 0] *= 1 - beard
     out[..., 2] = 1 - out[..., 0] - out[..., 1]
     soft = blur(np.clip(out, 0, 1), 0.01 * unit)
     return np.asarray(soft / np.maximum(soft.sum(2, keepdims=True), 1e-6), np.float32)
+
+
+def _with_forehead(
+    labels: Float32Array,
+    above: npt.NDArray[np.bool_],
+    oval: npt.NDArray[np.uint8],
+    from_skin: Float32Array,
+    from_hair: Float32Array,
+) -> Float32Array:
+    """Labels whose skin goes on above the outline, as far as it is nearer to skin than to hair."""
+    to_skin, to_hair = (np.linalg.norm(off, axis=2) for off in (from_skin, from_hair))
+    alike = above & (oval == 0) & (to_skin < 1.4) & (to_skin < to_hair)
+    _, parts = cv2.connectedComponents((alike | (oval > 0)).astype(np.uint8), connectivity=4)
+    touching = np.unique(parts[(oval > 0) & (parts > 0)])
+    forehead = alike & np.isin(parts, touching)
+    out = labels.copy()
+    out[forehead] = [1.0, 0.0, 0.0]
+    return out
+
+
+def _beard(
+    points: FloatArray,
+    smooth: Float32Array,
+    skin: Float32Array,
+    near: npt.NDArray[np.bool_],
+    unit: float,
+) -> Float32Array:
+    """0 or 1 ``(H, W)``: what lies round the mouth in a colour that skin has at no lightness.
+
+    A beard that counts as skin gives the whole face its strokes, and lips that are told from what
+    lies round them the opposite colour.
+    """
+    height, width = skin.shape
+    rows = np.arange(height)[:, None]
+    nose = float(points[list(lm.NOSE_BASE), 1].mean())
+    nothing = np.zeros((height, width), np.float32)
+    known = smooth[(skin > 0.5) & (rows < nose)]
+    low = near & (rows > nose)
+    if len(known) < 200 or not low.any():
+        return nothing
+    known = known[np.argsort(known[:, 0], kind="stable")]
+    middles = np.array([np.median(part, axis=0) for part in np.array_split(known, 12)])
+    at = np.maximum.accumulate(middles[:, 0] + np.arange(12) * 1e-3)
+    off = [smooth[..., i] - np.interp(smooth[..., 0], at, middles[:, i]) for i in (1, 2)]
+    far = blur(np.hypot(*off).astype(np.float32), 0.015 * unit)
+    lips = nothing.astype(np.uint8)
+    cv2.fillPoly(lips, [np.round(points[list(lm.LIPS_OUTER), :2]).astype(np.int32)], (1,))
+    low &= cv2.distanceTransform(1 - lips, cv2.DIST_L2, 5) > 0.03 * unit
+    found = low & (far > _BEARD)
+    oval = nothing.astype(np.uint8)
+    cv2.fillPoly(oval, [np.round(points[list(lm.FACE_OVAL), :2]).astype(np.int32)], (1,))
+    inner = low & (oval > 0)
+    if (found & inner).sum() < _BEARD_SHARE * max(int(inner.sum()), 1):
+        return nothing
+    middle = np.median(smooth[found & inner], axis=0)  # a collar is no skin either
+    like = np.linalg.norm((smooth - middle) / _BEARD_SPREAD, axis=2) < 1.8
+    return np.asarray(found & like, np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..scene import ByteImage, Float32Array
+from .celtones import flat_steps
 from .colorspace import blur, smooth_edges, smoothstep, to_rgb
 from .hatching import DrawnFrame, contours, hair_lights, hatching, ranks, sharp_label
 from .look import Look, Painted
@@ -59,12 +60,11 @@ def stroke_base(look: Look, painted: Painted) -> Float32Array:
 
 
 def _flat_tones(lab: Float32Array, painted: Painted) -> Float32Array:
-    """L in steps with narrow soft borders, as a cel is coloured."""
-    light = smooth_edges(np.ascontiguousarray(lab[..., 0]), 8.0, 3.0) / _CEL_STEP
-    step = np.floor(light)
-    flat = (step + smoothstep(light - step, 0.4, 0.6)) * _CEL_STEP
+    """L of hair and clothes in steps with narrow soft borders, as a cel is coloured."""
+    flat = flat_steps(np.ascontiguousarray(lab[..., 0]), _CEL_STEP)
+    own = np.maximum(painted.drawn, smoothstep(painted.labels[..., 0], 0.2, 0.6))
     out = lab.copy()
-    out[..., 0] = flat + (lab[..., 0] - flat) * painted.drawn
+    out[..., 0] = flat + (lab[..., 0] - flat) * own
     return out
 
 

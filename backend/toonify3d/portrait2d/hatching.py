@@ -104,7 +104,7 @@ def contours(frame: DrawnFrame, hair_weight: float = 0.0) -> Float32Array:
     return np.asarray(lines * (1 - (1 - hair_weight) * smoothstep(hair, 0.3, 0.6)), np.float32)
 
 
-def edge_distance(label: Float32Array, level: float) -> Float32Array:
+def edge_distance(label: Float32Array, level: float | Float32Array) -> Float32Array:
     """Pixels ``(H, W)`` to where a soft label crosses a level, from its slope (small ones only)."""
     across, down = (cv2.Sobel(label, cv2.CV_32F, *axis) / 8 for axis in ((1, 0), (0, 1)))
     return np.asarray(np.abs(label - level) / np.maximum(np.hypot(across, down), 5e-3), np.float32)

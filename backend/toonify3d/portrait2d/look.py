@@ -8,10 +8,12 @@ import cv2
 import numpy as np
 
 from ..scene import Float32Array, FloatArray
+from .celtones import lit_share
 from .colorspace import blur, fill_holes, sample, smooth_edges, smoothstep, to_lab
 from .exemplar import RAMP_STEPS, Exemplar
 from .facelayer import FaceLayer
 from .framewarp import WarpedFrame
+from .hatching import sharp_label
 from .regions import Regions
 from .settings import StylizeSettings
 from .surface import Observations
@@ -19,11 +21,14 @@ from .tones import PaintTones, kept_shading
 from .transport import ColourMap, plane_transport
 
 ATTRIBUTES = 12
-"""skin, hair, clothes, beard, local x y z, normal z, prior L a b, change of light (paintings)."""
+"""skin, hair, clothes, beard, local x y z, normal z, prior L a b, change of light (paintings) or
+lit side of the form (cel)."""
 _EYE_SHADE, _EYE_CLARITY = 0.7, 0.6
 """How far eyes darken with the skin round them, and how much their contrast is raised."""
 _BROAD = 0.12
 """Eye distances over which light counts as broad."""
+_CALM = {"toon": 0.6, "cel": 1.0}
+"""Share of the surface's calm colours in drawn hair; the rest are the photo's strands."""
 _FINE_OF_TOONS = 0.4
 """Share of the finer light that stays on a toon's face (the wings of the nose, the lips' form)."""
 
@@ -154,10 +159,10 @@ def _clothes_map(
 def paint(look: Look, warped: WarpedFrame) -> Painted:
     """Recolour one bent frame."""
     attributes = warped.attributes
-    # Where thin shells of a surface cross each other, single pixels show the wrong side.
-    skin, hair, clothes, beard = (_despeckle(attributes[..., i]) for i in range(4))
+    skin, hair, clothes, beard = _borders(attributes, look.kind)
     local = attributes[..., 4:7].astype(np.float64)
-    photo = _subject_lab(warped, attributes[..., 8:11])
+    agreed = np.ascontiguousarray(attributes[..., 8:11])
+    photo = _subject_lab(warped, agreed)
     if look.kind == "colour":
         return _paint_colours(look, warped, photo)
     front = _front_weight(look, local, attributes[..., 7])
@@ -166,16 +171,23 @@ def paint(look: Look, warped: WarpedFrame) -> Painted:
     organs = sample(look.layer.organs, at) * shown
     bare = smoothstep(skin, 0.4, 0.8) * (1 - organs)
     toned = look.tones is not None and look.tones.coloured
-    if look.tones is None or not toned:
+    if look.kind == "cel":
+        skin_colour = _cel_skin(look, at, front, attributes[..., 11])
+    elif look.tones is None or not toned:
         skin_colour = _skin(look, photo, at, front, bare if look.plain else 1 - organs)
     else:
         skin_colour = _toned_skin(look, look.tones, photo, at, front, bare, attributes[..., 11])
     own = sample(look.layer.own, at) * shown[..., None]
     skin_colour = _own_features(look, photo, skin_colour, own, organs)
-    hair_colour = _hair(look, photo)
+    calm = _CALM.get(look.kind, 0.0)
+    hair_colour = _hair(look, photo + calm * (agreed - photo))
     beard_mix = (beard * (look.exemplar.hair_ramp is not None))[..., None]
     out = skin[..., None] * (skin_colour * (1 - beard_mix) + hair_colour * beard_mix)
-    out = out + hair[..., None] * hair_colour + clothes[..., None] * _clothes(look, photo)
+    out = (
+        out
+        + hair[..., None] * hair_colour
+        + clothes[..., None] * _clothes(look, agreed if look.plain else photo)
+    )
     total = np.maximum(skin + hair + clothes, 1e-3)[..., None]
     out = out / total
     drawn = sample(look.layer.feature, at) * front * smoothstep(hair, 0.6, 0.3)
@@ -262,7 +274,9 @@ def _own_features(
     # In the shadow of a painting red is dark too.
     lit = skin_colour[..., :1] / max(float(look.skin_mean[0]), 1.0)
     lip_shift = lip_shift * np.clip(lit, 0.3, 1.0)
-    out = skin_colour + lips * (0.8 * structure + _darkening(lip_shift))
+    # Filmed lips have a colour of their own: beside the painted one it would count twice.
+    own_lips = structure * np.array([0.6, 0.4, 0.4], np.float32)
+    out = skin_colour + lips * (own_lips + 0.8 * _darkening(lip_shift))
     return np.asarray(out + brows * (structure + brow_shift), np.float32)
 
 
@@ -276,6 +290,21 @@ def _front_weight(look: Look, local: FloatArray, normal: Float32Array) -> Float3
     low, high = look.depth_range
     weight = smoothstep(local[..., 2], low, high) * smoothstep(normal, -0.1, 0.25)
     return blur(np.asarray(cv2.medianBlur(weight.astype(np.float32), 5)), 0.7)
+
+
+def _borders(attributes: Float32Array, kind: str) -> Float32Array:
+    """Skin, hair, clothes and beard ``(4, H, W)``; where a region is unsure it ends.
+
+    Otherwise the hair's colour glows into the neck. Drawings in lines and paper tones keep the
+    soft labels, which their marks need.
+    """
+    # Where thin shells of a surface cross each other, single pixels show the wrong side.
+    soft = np.stack([_despeckle(attributes[..., i]) for i in range(4)])
+    if kind == "cel":
+        rest = [np.maximum(soft[(i + 1) % 3], soft[(i + 2) % 3]) for i in range(3)]
+        ahead = [sharp_label(0.5 + 0.5 * (soft[i] - rest[i])) for i in range(3)]
+        return np.stack([*ahead, soft[3]])
+    return soft if kind in ("ink", "hatch") else smoothstep(soft, 0.25, 0.75)
 
 
 def _despeckle(label: Float32Array) -> Float32Array:
@@ -315,6 +344,19 @@ def _skin(
     return np.asarray(np.concatenate([light[..., None], chroma], axis=2), np.float32)
 
 
+def _cel_skin(
+    look: Look, at: FloatArray, front: Float32Array, lit_side: Float32Array
+) -> Float32Array:
+    """Two tones, the exemplar's skin and its shadow, and on them what is drawn on its face."""
+    ramp = look.exemplar.skin_ramp
+    deep = ramp[1] - ramp[RAMP_STEPS // 2]
+    deep = deep * np.clip(deep[0], -14.0, -7.0) / min(float(deep[0]), -1.0)
+    shaded = 1 - lit_share(np.ascontiguousarray(lit_side))
+    drawn = sample(look.layer.detail_lab, at) * front[..., None] * look.settings.exemplar_detail
+    out = look.skin_mean + drawn + deep * min(look.settings.shading, 2.0) * shaded[..., None]
+    return np.asarray(out, np.float32)
+
+
 def _toned_skin(
     look: Look,
     tones: PaintTones,
@@ -333,7 +375,8 @@ def _toned_skin(
     broad = blur(lit[..., 0], _BROAD * look.layer.scale / 2)
     kept = kept_shading(look.settings.shading)
     light = tones.skin.light(kept * broad + relit) + kept * (lit[..., 0] - broad)
-    own = np.clip(blur(lit[..., 1:] - look.skin_lab[1:], 1.5), -16, 16)
+    # Redness is the person's; a shine on the photo's skin is not, and would turn blue or green.
+    own = np.clip(blur(lit[..., 1:] - look.skin_lab[1:], 1.5), -5, 16)
     drawn = sample(look.layer.detail_lab, at)[..., 1:] * front[..., None]
     chroma = tones.skin.colour(light) + drawn * look.settings.exemplar_detail
     chroma += look.settings.chroma_variation / 0.33 * tones.chroma_gain * own

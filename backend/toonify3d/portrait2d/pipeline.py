@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from ..scene import (
     SurfaceMesh,
 )
 from . import shape
+from .celtones import calm_colours, form_shadow
 from .delight import delight_strength, even_layer, without_light
 from .exemplar import Exemplar, load_exemplar
 from .exemplarkind import LOOKS, choose_look
@@ -294,6 +295,10 @@ def _prepare(
             settings.shading,
             kind,
         )
+    if kind in ("toon", "cel"):
+        observed = replace(observed, lab=calm_colours(observed.lab, regions, mesh.faces))
+    if kind == "cel":
+        relit = form_shadow(normals, frame.to_face(bent), mesh.faces, regions)
     attributes = np.concatenate(
         [
             np.stack([regions.skin, regions.hair, regions.clothes, regions.beard], 1),

@@ -13,6 +13,7 @@ from ..progress import Progress
 from ..scene import Camera, Float32Array, FloatArray, Frame
 from .colorspace import blur, sample, smoothstep
 from .finish import decided_marks, hatch_opacity, stroke_base
+from .hatching import PERIOD
 from .look import Look, Painted
 from .shape import FaceFrame
 from .strokes import Canvas, GuideWeights, StrokeSource, lay_strokes, matching_gain
@@ -25,6 +26,10 @@ _HATCH_CONTRAST = 90.0
 _WORK_SIDE = 440
 """Longest side in pixels of the person's box while strokes are searched."""
 _COVERED = 0.02
+_BALD, _BOLD = 0.02, 0.3
+"""Below this share of hair, skin takes this share of its strokes' energy from the painted hair."""
+_LINES, _LINE_DEPTH = np.array([0.78, 0.62, 0.1], np.float32), 3.0
+"""Normal of the planes whose lines lead the brush where nothing else does, and their L."""
 _FACE_UNITS = 2.3
 """Width of a face in eye distances."""
 _SLACK = 0.06
@@ -44,6 +49,7 @@ class BentFrame:
         place: ``(H, W, 2)`` face-frame x and y.
         lab: ``(H, W, 3)`` the recoloured smooth picture.
         cover: ``(H, W)`` 0..1 the person.
+        grain: ``(H, W)`` L along whose structure strokes run.
     """
 
     camera: Camera
@@ -54,6 +60,7 @@ class BentFrame:
     place: Float32Array
     lab: Float32Array
     cover: Float32Array
+    grain: Float32Array
 
 
 def lay_on_frames(
@@ -75,7 +82,7 @@ def lay_on_frames(
         progress: Listener.
     """
     bent = [
-        _bent_frame(frame, item, face, stroke_base(look, item))
+        _bent_frame(frame, item, face, stroke_base(look, item), look.kind == "paint")
         for frame, item in zip(frames, painted, strict=True)
     ]
     scale = working_scale(bent)
@@ -94,7 +101,9 @@ def lay_on_frames(
     return stroke_frames(source, bent, face.unit, scale, progress.update)
 
 
-def _bent_frame(frame: Frame, item: Painted, face: FaceFrame, lab: Float32Array) -> BentFrame:
+def _bent_frame(
+    frame: Frame, item: Painted, face: FaceFrame, lab: Float32Array, lined: bool = False
+) -> BentFrame:
     return BentFrame(
         frame.camera,
         frame.yaw,
@@ -104,7 +113,19 @@ def _bent_frame(frame: Frame, item: Painted, face: FaceFrame, lab: Float32Array)
         item.local[..., :2],
         lab,
         item.cover,
+        _grain(lab, item, lined),
     )
+
+
+def _grain(lab: Float32Array, item: Painted, lined: bool) -> Float32Array:
+    """Strands in the hair, form elsewhere (pores and folds of cloth lead no brush).
+
+    ``lined`` rules faint lines over the form: where it has no edges, the brush follows them.
+    """
+    hair, light = item.labels[..., 1], lab[..., 0]
+    if lined:
+        light = light + _LINE_DEPTH * np.sin(item.local @ (_LINES * 2 * np.pi / PERIOD))
+    return np.asarray(light + hair * (item.photo_light - light), np.float32)
 
 
 def marks_on_frames(
@@ -175,7 +196,11 @@ def _as_strong(
     """Strokes as strong as the exemplar's: one factor per region for all frames, so they agree."""
     frame = frames[first]
     canvas = Canvas(frame.lab, frame.labels, frame.place, frame.cover > 0.9)
-    gain = matching_gain(source.energy, frame.lab, strokes[first], canvas)
+    wanted = source.energy.copy()
+    if frame.labels[frame.hit, 1].mean() < _BALD:  # its share of the painting's bold strokes
+        bold = np.sqrt((1 - _BOLD) * wanted[0] ** 2 + _BOLD * wanted[1] ** 2)
+        wanted[0] = np.fmax(wanted[0], bold)
+    gain = matching_gain(wanted, frame.lab, strokes[first], canvas)
     return [
         np.asarray(laid * (item.labels @ gain), np.float32)
         for laid, item in zip(strokes, frames, strict=True)
@@ -273,6 +298,7 @@ def _synthesize(
         _padded(fit(frame.labels), pad),
         _padded(fit(frame.place), pad),
         np.pad(fit(inside) > _COVERED, pad),
+        _padded(fit(frame.grain), pad),
     )
     have, sure = _padded(fit(known), pad), _padded(fit(fixed), pad)
     sure = blur(sure, 0.7)

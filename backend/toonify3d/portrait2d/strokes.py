@@ -44,7 +44,7 @@ class GuideWeights:
 
     appearance: float = 1.0
     tone: float = 2.0
-    direction: float = 1.0
+    direction: float = 2.0
     position: float = 1.5
     labels: float = 12.0
     phase: float = 1.2
@@ -61,12 +61,15 @@ class Canvas:
         labels: ``(H, W, 3)`` soft labels.
         place: ``(H, W, 2)`` x and y on the face (units of the eye distance, y up).
         inside: ``(H, W)`` bool, where strokes are taken from or wanted.
+        grain: ``(H, W)`` L along whose structure strokes run (the strokes of the exemplar, the
+            person's strands of hair); None for the smooth picture's.
     """
 
     lab: Float32Array
     labels: Float32Array
     place: Float32Array
     inside: npt.NDArray[np.bool_]
+    grain: Float32Array | None = None
 
 
 @dataclass(frozen=True)
@@ -393,7 +396,8 @@ def _guides(
         parts.append(around * np.sqrt(weights.appearance / 2 / around.shape[2]))
     tone = _tone(canvas)
     parts.append(tone[..., None] * np.sqrt(weights.tone / (1 / 12)))
-    parts.append(_direction(light) * np.sqrt(weights.direction))
+    grain = light if canvas.grain is None else canvas.grain
+    parts.append(_direction(grain) * np.sqrt(weights.direction))
     reach = np.tanh(canvas.place / 2.5) * 2.5
     # Only a face has places for its strokes; hair and cloth are alike all over.
     near = 0.35 + 0.65 * canvas.labels[..., :1]

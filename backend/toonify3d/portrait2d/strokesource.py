@@ -60,7 +60,7 @@ def exemplar_source(
     if targets is not None:
         place = _places(exemplar, targets, size)
         inside &= ~_organs(exemplar, size)
-    canvas = Canvas(smooth, labels, place, inside)
+    canvas = Canvas(smooth, labels, place, inside, np.ascontiguousarray(lab[..., 0]))
     return prepare_source(canvas, strokes, weights or GuideWeights())
 
 

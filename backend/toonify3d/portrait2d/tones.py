@@ -140,9 +140,7 @@ def make_tones(
     face = skin & above & (filmed[:, 2] > 0.05) & (regions.beard < 0.3)
     source = (relit + kept * light)[face if face.sum() > _MIN_PIXELS else skin]
     own_chroma = observed.lab[face][:, 1:]
-    if regions.bald:
-        pixels = np.concatenate([pixels, _hair_share(exemplar, lab, len(pixels))])
-    curve = tone_curve(source, pixels, 0.85)
+    curve = tone_curve(source, pixels, 0.85, _darks(exemplar, lab, len(pixels), regions))
     gain = curve.spread / max(float(own_chroma.std(0).mean()), 1.0) if len(own_chroma) else 0.3
     hair = regions.hair > 0.7
     tones = PaintTones(
@@ -155,13 +153,31 @@ def make_tones(
     return tones, np.asarray(relit, np.float32)
 
 
+def head_light(
+    light: FloatArray, normals: FloatArray, places: FloatArray, faces: npt.NDArray[np.int64]
+) -> FloatArray:
+    """L ``(V,)`` of a light that shines on the calmed form of a head.
+
+    Args:
+        light: ``(8,)`` coefficients: constant, x, y, z (right, up, towards the viewer), second
+            order.
+        normals: ``(V, 3)`` unit, face frame.
+        places: ``(V, 3)`` vertices, face frame.
+        faces: ``(F, 3)``.
+    """
+    return np.asarray(_basis(_broad(_calm(normals, faces), places)) @ light)
+
+
 def kept_shading(shading: float) -> float:
     """Factor of the photo's L to go with :func:`make_tones`."""
     return _KEPT * shading
 
 
 def tone_curve(
-    source: npt.NDArray[np.floating[Any]], target: npt.NDArray[np.floating[Any]], pull: float
+    source: npt.NDArray[np.floating[Any]],
+    target: npt.NDArray[np.floating[Any]],
+    pull: float,
+    darks: npt.NDArray[np.floating[Any]] | None = None,
 ) -> ToneCurve:
     """Monotone curve that gives ``source`` the lightness distribution of ``target``.
 
@@ -169,7 +185,16 @@ def tone_curve(
         source: ``(n,)`` L.
         target: ``(m, 3)`` CIELAB.
         pull: 1 for the whole way, 0 for the target's mean only.
+        darks: ``(k, 3)`` tones of something else that count for lightness; their colour is used
+            only where the target is never so dark.
     """
+    if darks is not None and len(darks):
+        deepest = float(np.quantile(target[:, 0], 0.02))
+        below = darks[darks[:, 0] < deepest]
+        coloured = np.concatenate([target[target[:, 0] >= deepest], below])
+        target = np.concatenate([target, darks])
+    else:
+        coloured = target
     share = np.linspace(0.01, 0.99, _LEVELS)
     levels = np.quantile(source, share)
     levels = np.maximum.accumulate(levels + np.arange(_LEVELS) * 1e-2)
@@ -181,7 +206,7 @@ def tone_curve(
     goal = np.concatenate([[0.0], np.cumsum(slope * step)])
     goal += np.median(wanted) - np.interp(0.5, share, goal)
     goal = np.maximum.accumulate(goal + np.arange(_LEVELS) * 1e-3)
-    chroma, spread = _chroma_by_light(target, goal)
+    chroma, spread = _chroma_by_light(coloured, goal)
     return ToneCurve(
         levels.astype(np.float32), goal.astype(np.float32), chroma.astype(np.float32), spread
     )
@@ -276,7 +301,7 @@ def _thin(pixels: Float32Array) -> Float32Array:
 
 
 def _skin_pixels(exemplar: Exemplar, lab: Float32Array, width: float) -> Float32Array:
-    """All of the painted face, its shadows too, but for eyes, brows, lips and hair.
+    """All of the painted face, its shadows too, but for eyes, brows, lips, hair and beard.
 
     Strokes narrower than ``width`` faces are smoothed to the tone they make.
     """
@@ -288,21 +313,33 @@ def _skin_pixels(exemplar: Exemplar, lab: Float32Array, width: float) -> Float32
         contour = np.round(exemplar.points[list(part), :2]).astype(np.int32)
         cv2.fillPoly(organs, [contour], (255,))
     near = cv2.distanceTransform(255 - organs, cv2.DIST_L2, 5) < 0.03 * exemplar.face_width
-    edge = cv2.distanceTransform(canvas, cv2.DIST_L2, 5) > 0.06 * exemplar.face_width
-    chosen = edge & ~near & (exemplar.labels[..., 1] < 0.5)
+    rows = np.arange(lab.shape[0])[:, None]
+    face = (exemplar.labels[..., 0] > 0.5) & (rows < exemplar.points[lm.CHIN, 1])
+    inset = cv2.distanceTransform(face.astype(np.uint8), cv2.DIST_L2, 5)
+    chosen = (inset > 0.04 * exemplar.face_width) & ~near
     if chosen.sum() < _MIN_PIXELS:
         chosen = canvas > 0
     smooth = blur(lab, width * exemplar.face_width)
     return _thin(smooth[chosen])
 
 
-def _hair_share(exemplar: Exemplar, lab: Float32Array, count: int) -> Float32Array:
-    """Some of the painted hair's tones ``(n, 3)``: without hair, shadows must be as deep as it."""
-    painted = lab[exemplar.labels[..., 1] > 0.6]
-    wanted = round(_BALD_SHARE * count)
-    if len(painted) < _MIN_PIXELS or not wanted:
-        return np.zeros((0, 3), np.float32)
-    return painted[:: max(1, len(painted) // wanted)]
+def _darks(exemplar: Exemplar, lab: Float32Array, count: int, regions: Regions) -> Float32Array:
+    """Some of the painted hair's and beard's tones ``(n, 3)``.
+
+    A person without hair, or without a beard, needs shadows as deep as the painted ones.
+    """
+    hair = exemplar.labels[..., 1] > 0.6
+    lips = exemplar.points[lm.NOSE_TIP, 1]
+    oval = np.zeros(lab.shape[:2], np.uint8)
+    contour = np.round(exemplar.points[list(lm.FACE_OVAL), :2]).astype(np.int32)
+    cv2.fillPoly(oval, [contour], (1,))
+    beard = hair & (oval > 0) & (np.arange(lab.shape[0])[:, None] > lips)
+    parts = []
+    for area, lacking in ((hair & ~beard, regions.bald), (beard, regions.beard.max() < 0.5)):
+        painted, wanted = lab[area], round(_BALD_SHARE * count)
+        if lacking and len(painted) >= _MIN_PIXELS and wanted:
+            parts.append(painted[:: max(1, len(painted) // wanted)])
+    return np.concatenate(parts) if parts else np.zeros((0, 3), np.float32)
 
 
 def _hair_curve(exemplar: Exemplar, lab: Float32Array, own: FloatArray) -> ToneCurve | None:
