@@ -198,6 +198,17 @@ def test_results_go_into_no_file(capsys, tmp_path):
     assert disk_sentence(ConnectionError(errno.ECONNRESET, "reset"), "job") is None
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names themselves")
+def test_names_that_are_no_text_or_too_long(capsys, tmp_path, exemplar, noise_video):
+    strange = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mp4"))
+    strange.write_bytes(noise_video.read_bytes())
+    assert_one_sentence(*run(capsys, "reconstruct", strange, "--job", tmp_path / "job"), "rename")
+    assert_one_sentence(*run(capsys, "reconstruct", noise_video, "--job", strange), "rename")
+    long = tmp_path / ("x" * 300)
+    assert_one_sentence(*run(capsys, "reconstruct", noise_video, "--job", long), "too long")
+    assert sorted(item.name for item in tmp_path.iterdir()) == [strange.name]
+
+
 def test_a_reader_that_has_enough_is_no_defect():
     command = [sys.executable, "-m", "toonify3d", "settings", "--preset", "preview"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

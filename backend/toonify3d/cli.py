@@ -91,9 +91,13 @@ def _fail(sentence: str, code: int) -> int:
 
 def _way_on(options: argparse.Namespace) -> str:
     """How a stopped job goes on; nothing for commands that make no job."""
-    if options.run not in (_run_job, _demo) or not (options.job / "job.json").is_file():
+    if options.run not in (_run_job, _demo):
         return ""
-    return f" Go on with: toonify3d resume {options.job}"
+    try:
+        there = (options.job / "job.json").is_file()
+    except OSError:  # the name is too long, or the folder is closed to us
+        there = False
+    return f" Go on with: toonify3d resume {options.job}" if there else ""
 
 
 def _build_parser() -> argparse.ArgumentParser:

@@ -51,6 +51,7 @@ def prepare(request: Request, job: JobFolder) -> tuple[JobSettings, Style | None
     Raises:
         InputError: Bad input; nothing that was there is changed.
     """
+    _check_name(job.root)
     settings, style = {
         "stylize": _prepare_stylize,
         "reconstruct": _prepare_reconstruct,
@@ -143,11 +144,27 @@ def _inputs(request: Request) -> tuple[Path, JobSettings, StyleSettings]:
     if request.capture is None:
         raise InputError("Give a capture: a video file or a folder of images.", "no_capture")
     capture = Path(request.capture)
+    _check_name(capture)
     check_source(capture)
     settings, _ = preset_settings(request.preset)
     settings, style_settings = _with_overrides(settings, request)
     check_programs(settings.capture)
     return capture, settings, style_settings
+
+
+def _check_name(path: Path) -> None:
+    """See whether a path can stand in ``job.json``: Linux takes any bytes as a name.
+
+    Raises:
+        InputError: It is no text (``bad_name``).
+    """
+    try:
+        str(path.absolute()).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"The name {str(path)!a} is no readable text; rename the file or folder.",
+            "bad_name",
+        ) from error
 
 
 def _with_overrides(settings: JobSettings, request: Request) -> tuple[JobSettings, StyleSettings]:
