@@ -179,7 +179,7 @@ def _add_resume(commands: _Commands) -> None:
     parser = commands.add_parser("resume", help="go on after a stop, a crash, a kill")
     parser.add_argument("job", metavar="JOB", type=Path, help="job folder of an earlier run")
     parser.add_argument("--style", help="which style to go on with")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.set_defaults(run=_run_job)
 
 
@@ -213,7 +213,7 @@ def _add_run_options(
         parser.add_argument(
             "--preset", default=default_preset, help="preview, standard, high or paper"
         )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument(
         "--set",
         dest="overrides",

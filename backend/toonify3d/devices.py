@@ -6,7 +6,7 @@ import torch
 
 from .errors import InputError
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
+DEVICES = ("auto", "cpu", "cuda")
 
 
 def resolve_device(wanted: str) -> str:

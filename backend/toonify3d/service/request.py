@@ -25,7 +25,7 @@ class Request:
     preset: str = "standard"
     """preview, standard, high or paper."""
     device: str = "auto"
-    """auto, cpu, cuda or mps."""
+    """auto, cpu or cuda."""
     stylizer: str = "builtin"
     """How the 2D portraits are made: builtin, folder (see portraits), dct-net, vtoonify, onnx or
     command (see the adapter settings)."""
