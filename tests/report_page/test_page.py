@@ -135,7 +135,7 @@ def test_page_holds_everything_without_the_viewer(job, capsys, no_library):
         "28.31 dB",
         "frame 0003",
         "frame 0011",
-        "frames.kept 42",
+        "Frames kept 42",
         "Äther & <Öl>",
         "job.capture.long_side 640",
         made(job)["files"]["avatar.glb"]["sha256"],

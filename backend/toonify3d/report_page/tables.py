@@ -30,14 +30,46 @@ _QUALITY = (
     ("mesh.manifold", "Manifold", ""),
     ("mesh.components", "Pieces", ""),
     ("mesh.genus", "Handles (genus)", ""),
-    ("mesh.photoreal.surface_p95", "Slider at the person: distance to the real surface, p95", "%"),
+    ("mesh.self_intersections", "Triangles that run through one another", ""),
+    (
+        "mesh.photoreal.surface_p95",
+        "Slider at the person: 95 % of it nearer than",
+        "%",
+    ),
+    ("mesh.photoreal.surface_max", "Slider at the person: largest distance (of the size)", "%"),
     ("mesh.photoreal.flipped_faces", "Slider: triangles that turn over on the way", ""),
     ("texture.charts", "UV charts", ""),
     ("texture.overlap_texels", "UV overlap", "texels"),
-    ("texture.utilization", "Texture used", ""),
-    ("texture.coverage", "Chart texels filled", ""),
+    ("texture.utilization", "Texture used", "share"),
+    ("texture.coverage", "Chart texels filled", "share"),
     ("texture.face_density", "Texel density of the face against the rest", "x"),
 )
+# What the capture step writes, in words; anything else is shown under its own name.
+_CAPTURE = {
+    "frames.decoded": ("Frames read", ""),
+    "frames.duplicates": ("Frames left out: duplicates", ""),
+    "frames.blurred": ("Frames left out: blurred", ""),
+    "frames.kept": ("Frames kept", ""),
+    "frames.registered": ("Frames with a camera", ""),
+    "cameras.model": ("Lens model", ""),
+    "cameras.focal_px": ("Focal length", "px"),
+    "cameras.k": ("Lens distortion", ""),
+    "cameras.reprojection_error_px": ("Cameras: reprojection error", "px"),
+    "cameras.sparse_points": ("Cameras: points", ""),
+    "face.views": ("Frames with a face", ""),
+    "face.landmark_error_px": ("Face landmarks: error", "px"),
+    "masks.source": ("Masks", ""),
+    "masks.yours": ("Masks of your own", ""),
+    "depth.source": ("Depth", ""),
+    "depth.maps": ("Depth maps", ""),
+    "seconds.frames": ("Time: reading frames", "s"),
+    "seconds.faces": ("Time: faces", "s"),
+    "seconds.cameras": ("Time: cameras", "s"),
+    "seconds.alignment": ("Time: upright and to size", "s"),
+    "seconds.masks": ("Time: masks", "s"),
+    "seconds.writing": ("Time: writing", "s"),
+    "seconds.depth": ("Time: depth", "s"),
+}
 _STEPS = {
     "capture": "capture",
     "prior": "stage I, the person",
@@ -127,7 +159,7 @@ def quality(report: dict[str, Any]) -> str:
     """The figures that say how good it is, and every other one folded away."""
     shown = [(words, look_up(report, path), unit) for path, words, unit in _QUALITY]
     rows = "".join(
-        _row(words, f"{number(value)} {unit}") for words, value, unit in shown if value is not None
+        _row(words, _measured(value, unit)) for words, value, unit in shown if value is not None
     )
     rest = "".join(
         _row(path, number(value)) for path, value in _leaves(report, "") if not path.startswith("_")
@@ -140,7 +172,8 @@ def quality(report: dict[str, Any]) -> str:
 
 def capture(found: dict[str, Any]) -> str:
     """What the capture step found out."""
-    rows = "".join(_row(path, number(value)) for path, value in _leaves(found, ""))
+    shown = [(*_CAPTURE.get(path, (path, "")), value) for path, value in _leaves(found, "")]
+    rows = "".join(_row(words, _measured(value, unit)) for words, unit, value in shown)
     notes = [str(text) for text in found.get("warnings") or []]
     said = "".join(f"<li>{html.escape(text)}</li>" for text in notes)
     list_ = f'<ul class="warnings">{said}</ul>' if said else ""
@@ -172,6 +205,13 @@ def settings(report: dict[str, Any]) -> str:
         f"<table>{chosen}</table></details>\n"
         f'<details class="card"><summary>Versions</summary><table>{used}</table></details>'
     )
+
+
+def _measured(value: Any, unit: str) -> str:
+    """A value with its unit; a share in percent."""
+    if unit == "share" and isinstance(value, int | float):
+        return f"{number(100.0 * value)} %"
+    return f"{number(value)} {unit}".strip()
 
 
 def _row(words: str, value: str) -> str:
