@@ -189,3 +189,25 @@ def test_spherical_harmonics_are_orthonormal() -> None:
     basis = torch.cat([spherical_harmonics(direction), cubic_harmonics(direction)], dim=1)
     gram = 4 * torch.pi * basis.T @ basis / len(basis)
     torch.testing.assert_close(gram, torch.eye(16, dtype=torch.float64), atol=0.03, rtol=0.0)
+
+
+def test_features_alone_are_those_of_the_whole() -> None:
+    """Without the Jacobian the table's gradient is the same; a frozen table's has no gradient."""
+    torch.manual_seed(4)
+    encoding = HashEncoding(3, 4, 8, 32, 11)
+    x = torch.rand(500, 3) * 2.2 - 1.1
+    pull = torch.randn(500, encoding.width)
+    gradients = []
+    for answer in (lambda: encoding(x)[0], lambda: encoding.features(x)):
+        encoding.table.grad = None
+        (answer() * pull).sum().backward()
+        assert encoding.table.grad is not None
+        gradients.append(encoding.table.grad)
+    assert torch.equal(gradients[0], gradients[1]) and float(gradients[0].abs().sum()) > 0
+    encoding.table.requires_grad_(False)
+    x.requires_grad_(True)
+    features, jacobian = encoding(x)
+    assert not jacobian.requires_grad
+    (features * pull).sum().backward()
+    assert x.grad is not None
+    assert torch.allclose(x.grad, (jacobian * pull[:, :, None]).sum(1), atol=1e-4)

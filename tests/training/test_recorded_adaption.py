@@ -28,6 +28,8 @@ from toonify3d.training.adaption_loop import AdaptionLoop, Recordable, freeze
 from toonify3d.training.adaption_settings import GeometryAdaptionSettings, TextureAdaptionSettings
 from toonify3d.training.bending import GeometryAdaption, start_lattice
 from toonify3d.training.finetune import FieldFinetune
+from toonify3d.training.packed_rows import PackedRows
+from toonify3d.training.palette import Posterize, lab_of, to_lab
 from toonify3d.training.recorded_step import CudaRecorder, Recordings, _lack_of_memory
 from toonify3d.training.view_rays import PatchRays, ViewRays, pixel_rays
 from toonify3d.training.volume_texture import VolumeAdaption
@@ -315,6 +317,33 @@ def test_rays_are_gathered_from_bytes_on_the_device(captured: Captured) -> None:
     up = torch.tensor([0.0, 0.0, 1.0]).expand(6, 3)
     right = torch.linalg.cross(middle[:, 0, 0], up)
     assert set((across * right).sum(1).sign().tolist()) == {-1.0, 1.0}
+
+
+def test_rows_of_a_table_are_those_of_its_arrays() -> None:
+    torch.manual_seed(0)
+    arrays = {"y": torch.rand(50, 3), "trust": torch.rand(50), "feature": torch.rand(50, 7)}
+    packed, rows = PackedRows(arrays), torch.tensor([3, 3, 49, 0])
+    (taken, _), whole = taped(lambda: packed.take(rows)), packed.columns()
+    for name, array in arrays.items():
+        assert torch.equal(taken[name], array[rows]) and torch.equal(whole[name], array)
+    assert len(packed) == 50
+
+
+def test_posterizing_needs_no_host_and_measures_as_opencv_does() -> None:
+    generator = np.random.default_rng(0)
+    colors = generator.integers(0, 256, (400, 3), dtype=np.uint8)
+    values = torch.tensor(colors).float() / 255.0
+    # OpenCV looks its values up in tables; red as in the standard.
+    assert np.abs(lab_of(values).numpy() - to_lab(colors)).max() < 0.5
+    red = lab_of(torch.tensor([[1.0, 0.0, 0.0]]))[0].tolist()
+    assert red == pytest.approx([53.24, 80.09, 67.20], abs=0.02)
+    posterize = Posterize(colors[:12])
+    chosen, _ = taped(lambda: posterize(values))
+    distance = np.linalg.norm(to_lab(colors)[:, None] - to_lab(colors[:12])[None], axis=2)
+    got = np.linalg.norm(
+        to_lab((chosen.numpy() * 255).round().astype(np.uint8)) - to_lab(colors), axis=1
+    )
+    assert np.abs(got - distance.min(1)).max() < 0.7
 
 
 def _check_pixels(

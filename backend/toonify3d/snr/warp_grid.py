@@ -105,6 +105,7 @@ def _scatter(
     positions: wp.array(dtype=wp.vec3),
     levels: wp.array(dtype=wp.vec3i),
     first_level: int,
+    with_jacobian: int,
     grad_features: wp.array2d(dtype=Any),
     grad_jacobian: wp.array3d(dtype=Any),
     grad_table: wp.array(dtype=Any),
@@ -126,9 +127,13 @@ def _scatter(
     fy = sy - float(y)
     fz = sz - float(z)
     g = grad_features[n, level]
-    gx = grad_jacobian[n, 0, level] * _slope(p[0], resolution)
-    gy = grad_jacobian[n, 1, level] * _slope(p[1], resolution)
-    gz = grad_jacobian[n, 2, level] * _slope(p[2], resolution)
+    gx = g * 0.0
+    gy = g * 0.0
+    gz = g * 0.0
+    if with_jacobian != 0:
+        gx = grad_jacobian[n, 0, level] * _slope(p[0], resolution)
+        gy = grad_jacobian[n, 1, level] * _slope(p[1], resolution)
+        gz = grad_jacobian[n, 2, level] * _slope(p[2], resolution)
     b1 = g * fz + gz
     b0 = g - b1
     y1 = b1 * fy + gy * fz
@@ -267,10 +272,16 @@ def scatter(
     levels: torch.Tensor,
     active: int,
     grad_features: torch.Tensor,
-    grad_jacobian: torch.Tensor,
+    grad_jacobian: torch.Tensor | None,
     entries: int,
 ) -> torch.Tensor:
-    """Gradient of the table, ``(entries, F)``, from those of :func:`encode`'s outputs."""
+    """Gradient of the table, ``(entries, F)``, from those of :func:`encode`'s outputs.
+
+    ``grad_jacobian`` None: nothing depends on the Jacobian.
+    """
+    used = grad_jacobian is not None
+    if grad_jacobian is None:
+        grad_jacobian = grad_features.new_empty((0, 3, *grad_features.shape[1:]))
     width = grad_features.shape[-1]
     grad_table = torch.zeros((entries, width), device=x.device)
     device = warp_device(x)
@@ -283,7 +294,13 @@ def scatter(
     ]
     if len(x) and active:
         with scope_of(device, x):
-            _launch(_scatter, active, len(x), device, lambda first: [*inputs, first, *gradients])
+            _launch(
+                _scatter,
+                active,
+                len(x),
+                device,
+                lambda first: [*inputs, first, int(used), *gradients],
+            )
     return grad_table
 
 
@@ -296,23 +313,35 @@ class GridFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, table: torch.Tensor, levels: torch.Tensor, active: int
+        ctx: Any,
+        x: torch.Tensor,
+        table: torch.Tensor,
+        levels: torch.Tensor,
+        active: int,
+        with_jacobian: bool = True,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """See :func:`encode`."""
-        features, jacobian = encode(x, table, levels, active, True)
+        """See :func:`encode`; without the Jacobian, ``x`` gets no gradient either."""
+        features, jacobian = encode(x, table, levels, active, with_jacobian)
+        if not ctx.needs_input_grad[1] or not with_jacobian:
+            # Only the table's gradient asks for the Jacobian's: a frozen field computes neither.
+            ctx.mark_non_differentiable(jacobian)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, levels, jacobian if ctx.needs_input_grad[0] else x[:0])
-        ctx.active, ctx.entries = active, len(table)
+        ctx.active, ctx.entries, ctx.with_jacobian = active, len(table), with_jacobian
         return features, jacobian
 
     @staticmethod
     def backward(
-        ctx: Any, grad_features: torch.Tensor, grad_jacobian: torch.Tensor
+        ctx: Any, grad_features: torch.Tensor | None, grad_jacobian: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
         """See :func:`scatter`."""
         x, levels, jacobian = ctx.saved_tensors
         grad_x = grad_table = None
-        if ctx.needs_input_grad[0]:
+        if ctx.needs_input_grad[0] and ctx.with_jacobian and grad_features is not None:
             grad_x = (jacobian.flatten(2) * grad_features.flatten(1)[:, None]).sum(-1)
         if ctx.needs_input_grad[1]:
+            if grad_features is None:
+                assert grad_jacobian is not None  # one of them is why this is called
+                grad_features = torch.zeros_like(grad_jacobian[:, 0])
             grad_table = scatter(x, levels, ctx.active, grad_features, grad_jacobian, ctx.entries)
-        return grad_x, grad_table, None, None
+        return grad_x, grad_table, None, None, None

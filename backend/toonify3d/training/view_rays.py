@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..scene import Camera, Float32Array, FloatArray, Normalization, Scene, StylizedView
 from ..snr.avatar import PriorLike
 from ..snr.rendering import sphere_interval
+from ..snr.warp_guide import interpolate
 from .data import camera_tensors
 
 
@@ -279,12 +280,11 @@ class CoarseDistance:
 
     def __init__(self, prior: PriorLike, resolution: int) -> None:
         self.axis = torch.linspace(-1.0, 1.0, resolution, device=prior.device)
-        z, y, x = torch.meshgrid(self.axis, self.axis, self.axis, indexing="ij")
-        # grid_sample's volume is indexed (z, y, x).
-        self._nodes = torch.stack([x, y, z], dim=-1)
+        axes = torch.meshgrid(self.axis, self.axis, self.axis, indexing="ij")
+        self._nodes = torch.stack(axes, dim=-1)
         with torch.no_grad():
             distance = torch.cat([prior.sdf(plane.reshape(-1, 3)) for plane in self._nodes])
-        self._prior = distance.reshape(1, 1, *self._nodes.shape[:3])
+        self._prior = distance.reshape(self._nodes.shape[:3])
         # Always the same tensor: a recorded training step reads it.
         self._bent = self._prior.clone()
 
@@ -292,35 +292,22 @@ class CoarseDistance:
     def refresh(self, deformation: nn.Module, resolution: int = 40) -> None:
         """Bend the grid by the current deformation, itself sampled at ``resolution`` nodes."""
         axis = torch.linspace(-1.0, 1.0, resolution, device=self.axis.device)
-        z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
-        points = torch.stack([x, y, z], dim=-1).reshape(-1, 3)
-        shape = (resolution,) * 3
-        displacement = deformation(points).T.reshape(1, 3, *shape)
+        points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
+        displacement = deformation(points.reshape(-1, 3)).T.reshape(1, 3, *points.shape[:3])
         full = functional.interpolate(
             displacement, size=self._nodes.shape[:3], mode="trilinear", align_corners=True
         )[0].permute(1, 2, 3, 0)
-        bent = _interpolate(self._prior, (self._nodes + full).reshape(-1, 3))
+        bent = interpolate(self._prior, (self._nodes + full).reshape(-1, 3))
         self._bent.copy_(bent.reshape(self._prior.shape))
 
     def __call__(self, y: Tensor) -> Tensor:
-        """Interpolated distance ``(N,)`` at stylized points ``(N, 3)``."""
-        return _interpolate(self._bent, y)
+        """Interpolated distance ``(N,)`` at stylized points ``(N, 3)``; no gradient."""
+        return interpolate(self._bent, y)
 
     def band(self, width: float) -> Tensor:
         """Nodes nearer than ``width`` to the surface and in the unit sphere, ``(M, 3)``."""
-        nodes = self._nodes[self._bent[0, 0].abs() < width]
+        nodes = self._nodes[self._bent.abs() < width]
         return nodes[nodes.norm(dim=1) < 1.0]
-
-
-def _interpolate(volume: Tensor, points: Tensor) -> Tensor:
-    value = functional.grid_sample(
-        volume,
-        points.reshape(1, -1, 1, 1, 3),
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=True,
-    )
-    return value.reshape(-1)
 
 
 @torch.no_grad()
