@@ -11,6 +11,7 @@ from . import exemplar_panel, faces, lookup, pictures, problems, properties, ses
 from .face_check import NO_FACE
 from .homes import scene_of
 from .job import Job, JobState
+from .scene import importer
 from .texts import beside, draw_name, draw_text, fitting
 
 _STATE_ICONS = {
@@ -67,7 +68,7 @@ class TOONIFY3D_PT_job(bpy.types.Panel):  # noqa: N801 - Blender's naming rule
         _draw_warnings(layout, job)
         _draw_problem(layout, context.scene.toonify3d, job)
         _draw_actions(layout, context, job)
-        if job.state.finished:
+        if job.state.finished and not _is_imported(context.scene, job):
             _draw_preview(layout, job)
 
 
@@ -136,6 +137,12 @@ def _draw_warnings(layout: bpy.types.UILayout, job: Job) -> None:
         return
     for warning in job.status.warnings[-3:]:
         draw_text(layout, warning, icon="INFO")
+
+
+def _is_imported(scene: bpy.types.Scene, job: Job) -> bool:
+    """True when one looks at the avatar itself: its panel comes next."""
+    done = job.state is JobState.DONE and job.result is not None
+    return done and importer.is_imported(scene, job.result)
 
 
 def _draw_preview(layout: bpy.types.UILayout, job: Job) -> None:

@@ -108,7 +108,7 @@ def _draw_faults(box: bpy.types.UILayout, faults: list[Finding], verdict: str) -
             draw_text(why, item.why, icon="BLANK1")
         if item.what_to_do:
             draw_text(box, item.what_to_do, icon="FORWARD")
-    row = box.row(align=True)
+    row = beside(box)
     row.operator("toonify3d.open_sheet", icon="IMAGE_DATA")
     if verdict == "warning":
         row.operator("toonify3d.stylize", text="Start Anyway", icon="PLAY").anyway = True

@@ -123,6 +123,11 @@ def is_avatar(target: bpy.types.Object | None) -> bool:
     return target is not None and target.type == "MESH" and RESULT_PROPERTY in target
 
 
+def is_imported(scene: bpy.types.Scene, result: Path) -> bool:
+    """True when an avatar of this result folder is in the scene."""
+    return any(is_avatar(o) and Path(o[RESULT_PROPERTY]) == result for o in scene.objects)
+
+
 def follow_moved(scene: bpy.types.Scene, job: Path) -> list[str]:
     """Point avatars whose job is gone from its place, and their textures, to the job's new one.
 

@@ -60,6 +60,7 @@ def _files_and_undo(result):
     assert (state, count) == ("DONE", 0)
     assert "It was started in another file" in shown
     assert "toonify3d.import_result" in operators and result["brought"] == 1
+    assert result["seen"] == [False, True, False]
 
 
 def _colors(result):

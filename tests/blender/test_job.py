@@ -251,6 +251,10 @@ def test_attaching_to_a_dead_job(tmp_path):
     assert job.state is JobState.FAILED and job.problem.code == "lost" and not job.active
     (folder / "status.json").write_text("{ broken")
     assert JobQueue().attach(folder).state is JobState.FAILED
+    assert job.preview is None
+    (folder / "preview").mkdir()
+    (folder / "preview" / "current.png").write_bytes(b"picture")
+    assert JobQueue().attach(folder).preview == folder / "preview" / "current.png"
 
 
 def test_a_stale_status_is_not_taken_for_this_run(jobs, tmp_path):

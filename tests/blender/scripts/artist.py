@@ -117,8 +117,11 @@ fourth = session.queue.current
 bpy.ops.wm.open_mainfile(filepath=str(other))
 wait(idle)
 out["elsewhere"] = [fourth.state.name, len(avatars()), texts(panels.TOONIFY3D_PT_job)]
+importer = part("scene.importer")
+out["seen"] = [importer.is_imported(bpy.context.scene, fourth.result)]
 bpy.ops.toonify3d.import_result()
 out["brought"] = len(avatars())
+out["seen"] += [importer.is_imported(bpy.context.scene, job.result) for job in (fourth, third)]
 
 # -- the avatar gets another name: its sliders stay --
 bpy.ops.wm.open_mainfile(filepath=str(FOLDER / "mine two.blend"))
@@ -126,7 +129,7 @@ scene = bpy.context.scene
 avatar = next(o for o in scene.objects if str(first.folder) in o.get("toonify3d_result", ""))
 avatar.name = avatar.data.name = "Großmutter"
 bpy.context.view_layer.objects.active = avatar
-out["renamed"] = part("scene.importer").find_avatar(bpy.context).name
+out["renamed"] = importer.find_avatar(bpy.context).name
 
 # -- found in the viewport, in its colors --
 area = next(a for a in bpy.context.window_manager.windows[0].screen.areas if a.type == "VIEW_3D")

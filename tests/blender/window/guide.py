@@ -1,17 +1,18 @@
-"""The pictures of docs/guide.md: a real job in a real window, on the bundled demo."""
+"""The pictures of docs/guide.md: a real job in a real window, on the bundled demo.
+
+The job that is photographed while it runs is the finished one, whose last steps are done again.
+"""
 
 import contextlib
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import bpy
 
 sys.path.insert(0, os.environ["GUI_OUT"])
-from driver import MODULE, OUT, ask, click, drive, open_tab, report, show_textures, wait_until
-
-SMALL = {"preset": "tiny", "overrides": ["prior.steps=400", "capture.max_frames=60"]}
-"""The job that is photographed while it runs: the demo with fewer frames and steps."""
+from driver import MODULE, OUT, ask, click, drive, open_tab, report, wait_until
 
 DEMO = Path(os.environ["GUI_DEMO"])
 
@@ -31,17 +32,15 @@ def steps():
     yield 0.5
     yield from ask("guide-inputs")
 
-    bpy.ops.toonify3d.attach(directory=os.environ["GUI_JOB"])
-    settings.job = os.environ["GUI_JOB"]
-    window_override = bpy.context.temp_override(window=window, area=view)
-    with window_override:
-        bpy.ops.toonify3d.import_result(
-            "EXEC_DEFAULT", True, folder=str(session.queue.current.result)
-        )
-    show_textures(window, view)
-    view.spaces[0].shading.light = "STUDIO"
-    view.spaces[0].shading.show_specular_highlight = False
+    finished = Path(os.environ["GUI_JOB"])
+    bpy.ops.toonify3d.attach(directory=str(finished))
+    with bpy.context.temp_override(window=window, area=view):
+        bpy.ops.toonify3d.import_result("EXEC_DEFAULT", True)
+    session.capture_check.clear()  # what it said would push the avatar's sliders out of the picture
+    view.tag_redraw()
     yield 2.0
+    yield from click("toonify3d.show_avatar", upwards=True)
+    yield float(os.environ["GUI_SHADERS"])  # Blender does not tell when it has built them
     yield from ask("guide-result")
 
     yield from preferences_in(window, view)
@@ -49,27 +48,31 @@ def steps():
         bpy.data.objects.remove(item)
     session.queue.remove(session.queue.current)
 
-    operators = sys.modules[f"{MODULE}.operators.job"]
-    plain = operators.build_request
-    operators.build_request = lambda *inputs: {**plain(*inputs), **SMALL}
-    yield from click("toonify3d.stylize")
-    yield from wait_until(lambda: session.queue.current is not None, 300)
+    unfinish(finished)
+    bpy.ops.toonify3d.attach(directory=str(finished))
+    yield from click("toonify3d.resume", upwards=True)
+    yield from wait_until(lambda: session.queue.current.started_at > 0, 20)
     job = session.queue.current
 
-    def preview_of_the_head():
-        return job.state.finished or (
-            job.preview is not None
-            and job.status.stage == "prior"
-            and job.status.step_fraction > 0.2
-        )
+    def head_is_shown():
+        status = job.status  # its preview, and not what an earlier run has left
+        return job.state.finished or (status is not None and status.preview is not None)
 
     with contextlib.suppress(TimeoutError):  # a slow machine: photographed as far as it is
-        yield from wait_until(preview_of_the_head, float(os.environ["GUI_PATIENCE"]))
+        yield from wait_until(head_is_shown, float(os.environ["GUI_PATIENCE"]))
     report["problem"] = job.problem and job.problem.message
     yield 1.0
     yield from ask("guide-running")
     job.cancel()
     yield from wait_until(lambda: job.state.finished and not job.active, 120)
+
+
+def unfinish(job):
+    """Take the colors and all that comes after them away, as if the job had been stopped there."""
+    for style in (job / "styles").iterdir():
+        for name in ("texture", "result"):
+            shutil.rmtree(style / name, ignore_errors=True)
+    (job / "status.json").unlink(missing_ok=True)
 
 
 def preferences_in(window, area):

@@ -47,7 +47,7 @@ def main():
     shutil.copytree(job, work / "finished")
     extension = build_addon.build(work)
     inside = work / "python"
-    inside.write_text(f'#!/bin/sh\nexec chroot /host nice -n -8 "{sys.executable}" "$@"\n')
+    inside.write_text(f'#!/bin/sh\nexec chroot /host "{sys.executable}" "$@"\n')
     inside.chmod(0o755)
     bind(work, chroot / str(work).lstrip("/"))
     bind(Path("/"), chroot / "host")
@@ -70,6 +70,7 @@ def shoot(display, work, extension):
     variables |= {
         "GUI_OUT": str(work), "GUI_PYTHON": str(work / "python"), "GUI_DEMO": str(work / "demo"),
         "GUI_JOB": str(work / "finished"), "GUI_PATIENCE": os.environ.get("GUI_PATIENCE", "900"),
+        "GUI_SHADERS": os.environ.get("GUI_SHADERS", "60"),
     }  # fmt: skip
     command = test_window.blender(
         display, "--window-geometry", "0", "0", *map(str, test_window.SIZE),
