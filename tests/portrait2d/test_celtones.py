@@ -12,6 +12,7 @@ from toonify3d.capture import landmarks as lm
 from toonify3d.portrait2d.celtones import calm_colours, flat_steps, form_shadow, lit_share
 from toonify3d.portrait2d.colorspace import to_lab
 from toonify3d.portrait2d.exemplar import analyse
+from toonify3d.portrait2d.exemplarkind import choose_look
 from toonify3d.portrait2d.regions import Regions
 from toonify3d.portrait2d.strokes import Canvas, GuideWeights, lay_strokes, prepare_source
 from toonify3d.portrait2d.tones import tone_curve
@@ -98,9 +99,11 @@ def _portrait(beard):
         oval = (x / 1.15) ** 2 + ((y - 0.05) / 1.3) ** 2 < 1
         lips = (x / 0.4) ** 2 + ((y + 0.5) / 0.14) ** 2 < 1
         image[oval & (y < -0.25) & ~lips] = (120, 160, 40)
-    rng = np.random.default_rng(0)
-    image = np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
-    return analyse(image, None, at), at, int(top)
+    shade = 0.5 + 0.5 * np.clip(np.linspace(-0.2, 1.2, 400), 0, 1)
+    image = (image * shade[None, :, None]).astype(np.uint8)
+    style = analyse(image, None, at)
+    assert choose_look(style.stats) == "paint"
+    return style, at, int(top)
 
 
 def test_skin_goes_on_above_the_landmarks_and_a_beard_is_no_skin():

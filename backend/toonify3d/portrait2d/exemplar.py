@@ -208,8 +208,10 @@ def analyse(image: ByteImage, alpha: ByteImage | None, points: FloatArray) -> Ex
     hair = _hair_pixels(smooth, points, layers, person, width)
     cover = person.astype(np.float32)
     stats = measure_picture(lab, layers.noise, layers.painted)
-    by_colour = choose_look(stats) != "hatch"  # paper and strokes are in skin and hair alike
-    labels = region_labels(points, layers.skin, layers.raw_field, smooth, cover, hair, by_colour)
+    kind = choose_look(stats)
+    # In chalk, paper and strokes are in skin and hair alike.
+    parts = points, layers.skin, layers.raw_field, smooth, cover, hair
+    labels = region_labels(*parts, kind != "hatch", kind == "paint")
     return Exemplar(
         image=image,
         lab=layers.lab,
@@ -371,8 +373,7 @@ def _skin_layers(
 def _without_specks(skin: Float32Array, area: float) -> Float32Array:
     """Skin with its small holes (freckles, a nose's line) closed."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats((skin < 0.5).astype(np.uint8))
-    small = stats[:, cv2.CC_STAT_AREA] < area
-    small[0] = False
+    small = (stats[:, cv2.CC_STAT_AREA] < area) & (np.arange(len(stats)) > 0)
     return np.asarray(np.maximum(skin, small[parts]), np.float32)
 
 

@@ -81,6 +81,7 @@ def region_labels(
     person: Float32Array,
     hair: Float32Array | None,
     by_colour: bool = True,
+    bearded: bool = False,
 ) -> Float32Array:
     """Skin, hair and the rest of the picture ``(H, W, 3)``, soft; background counts as the rest.
 
@@ -92,6 +93,8 @@ def region_labels(
         person: ``(H, W)`` 0..1.
         hair: ``(n, 3)`` colours of hair, or None.
         by_colour: False for drawings in one pigment: regions then follow from the face's outline.
+        bearded: Look for a beard, which counts as hair (paintings; a drawn chin in coloured shade
+            would pass for one).
     """
     height, width = skin.shape
     rows = np.arange(height)[:, None]
@@ -121,9 +124,10 @@ def region_labels(
         out = _with_forehead(
             out, above, canvas, (smooth - field) / _ALIKE, (smooth - colour) / spread
         )
-    beard = _beard(points, smooth, skin, (far < 0.3) & (person > 0.5), unit)
-    out[..., 1] = np.maximum(out[..., 1], beard)
-    out[..., 0] *= 1 - beard
+    if bearded:
+        beard = _beard(points, smooth, skin, (far < 0.3) & (person > 0.5), unit)
+        out[..., 1] = np.maximum(out[..., 1], beard)
+        out[..., 0] *= 1 - beard
     out[..., 2] = 1 - out[..., 0] - out[..., 1]
     soft = blur(np.clip(out, 0, 1), 0.01 * unit)
     return np.asarray(soft / np.maximum(soft.sum(2, keepdims=True), 1e-6), np.float32)

@@ -304,7 +304,10 @@ def _borders(attributes: Float32Array, kind: str) -> Float32Array:
         rest = [np.maximum(soft[(i + 1) % 3], soft[(i + 2) % 3]) for i in range(3)]
         ahead = [sharp_label(0.5 + 0.5 * (soft[i] - rest[i])) for i in range(3)]
         return np.stack([*ahead, soft[3]])
-    return soft if kind in ("ink", "hatch") else smoothstep(soft, 0.25, 0.75)
+    if kind in ("ink", "hatch"):
+        return soft
+    low = 0.15 if kind == "paint" else 0.25  # painters soften borders, toons do not
+    return smoothstep(soft, low, 1 - low)
 
 
 def _despeckle(label: Float32Array) -> Float32Array:
