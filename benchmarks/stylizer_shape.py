@@ -42,7 +42,7 @@ LARGEST_SPREAD = 0.25
 """A slope is unreliable when its detections scatter by more than this share of the move asked."""
 LARGEST_BIAS = 1.0
 """Or when, at strength 0, where the shape is the photo's, they are off by more than the move."""
-GAINS = (0.85, 1.15)
+GAINS = (0.8, 1.2)
 """Or when to a known bend of the same picture they answer with less or more than this."""
 LEAST_GAIN = 0.3
 """Below this they do not follow at all; slope over gain would be noise."""
