@@ -89,11 +89,15 @@ def mapped_normals(folder: Path, hits: Hits) -> Array:
     return np.asarray(local[:, :1] * t + local[:, 1:2] * b + local[:, 2:] * n)
 
 
-def normal_figures(folder: Path, mesh: SurfaceMesh, dense: SurfaceMesh) -> dict[str, float]:
-    """PSNR of shading against the full-resolution surface, raw and without its ripple."""
+def normal_figures(
+    folder: Path, mesh: SurfaceMesh, dense: SurfaceMesh, calm: Array
+) -> dict[str, float]:
+    """PSNR of shading against the full-resolution surface, raw and without its ripple.
+
+    ``calm (V, 3)`` are the normals of ``dense`` without the ripple.
+    """
     low, high = (MeshQuery(item.vertices, item.faces) for item in (mesh, dense))
     raw = vertex_normals(dense.vertices, dense.faces)
-    calm = DenseSurface.of_mesh(dense.vertices, dense.faces).normals
     error: dict[str, list[Array]] = {"raw": [], "without_ripple": [], "without_map": []}
     for camera in cameras(mesh):
         x, y = np.meshgrid(np.arange(SIZE) + 0.5, np.arange(SIZE) + 0.5)
@@ -194,6 +198,8 @@ def main() -> None:
     norm, surface = scene.normalization, kept[0]
     mesh = SurfaceMesh(norm.to_world(surface.vertices), surface.faces)
     dense = SurfaceMesh(norm.to_world(surface.dense_vertices), surface.dense_faces)
+    # In unit space, where the ripple's extent is known.
+    calm = DenseSurface.of_mesh(surface.dense_vertices, surface.dense_faces).normals
     data = np.load(options.out / "avatar.npz")
     atlas = atlas_of_corners(mesh.faces, data["uvs"].astype(float))
     albedo = cv2.imread(str(options.out / "albedo_before_enhancement.png"))
@@ -206,7 +212,7 @@ def main() -> None:
         "mesh": report["mesh"],
         "texture": report["texture"],
         "triangles": triangle_figures(mesh),
-        "normal_map_db": normal_figures(options.out, mesh, dense),
+        "normal_map_db": normal_figures(options.out, mesh, dense, calm),
         "fields_against_mesh_db": field_figures(
             FieldView(cut, mesh, norm, float(prior.inv_s)), item
         ),

@@ -1,10 +1,14 @@
 """Charts, packing, baking: no overlap, little stretch, right colours and normals, full coverage."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from toonify3d.asset import bake as bake_module
 from toonify3d.asset.bake import (
     BakeOptions,
     DenseSurface,
@@ -142,6 +146,42 @@ def test_bake_colours_normals_and_coverage(fields, supersample):
     world = local[:, :1] * t + local[:, 1:2] * b + local[:, 2:] * n
     world /= np.linalg.norm(world, axis=1, keepdims=True)
     assert np.percentile(np.einsum("ij,ij->i", world, truth), 1) > 0.999
+
+
+@pytest.mark.parametrize("finer", [2, 4])
+def test_a_large_texture_accumulates_on_a_coarser_grid(fields, monkeypatch, finer):
+    """Colour that changes along the normal: as accumulated everywhere, for a share of the reads."""
+    reads = []
+
+    class Deep(fields.AnalyticField):
+        def color(self, x):
+            reads.append(len(x))
+            depth = (self._distance(x) / 0.02)[:, None]
+            pattern = 0.5 + 0.3 * torch.sin(torch.stack([9 * x[:, 0], 7 * x[:, 1], x[:, 2]], 1))
+            return pattern * (0.7 + 0.4 * depth + 0.6 * depth**2)
+
+    _, (dv, df), (v, f) = low_mesh(fields, fields.ball((0.0, 0, 0), 0.6))
+    field = ClippedField(Deep(fields.ball((0.0, 0, 0), 0.6)))
+    atlas = unwrap(v, f, SIZE, 8, SilentProgress())
+    options = BakeOptions(volume=(3, 0.02), normals=False)
+
+    def baked(side):
+        monkeypatch.setattr(bake_module, "VOLUME_TEXELS", side)
+        reads.clear()
+        dense = DenseSurface.of_mesh(dv, df)
+        out = bake(field, dense, v, f, atlas, SIZE, SilentProgress(), options)
+        return out, sum(reads)
+
+    full, all_reads = baked(SIZE)
+    quick, some = baked(SIZE // finer)
+    plain = replace(options, volume=(1, 0.02))
+    bare = bake(field, DenseSurface.of_mesh(dv, df), v, f, atlas, SIZE, SilentProgress(), plain)
+    inside = full.covered
+    assert (quick.covered == inside).all() and quick.coverage == 1.0
+    off = np.abs(quick.albedo.astype(int) - full.albedo)[inside]
+    without = np.abs(bare.albedo.astype(int) - full.albedo)[inside]
+    assert without.mean() > 2.0 and off.mean() < 0.3 and np.percentile(off, 99.9) <= 3
+    assert some < (1 + 3.2 / finer**2) / 3 * all_reads
 
 
 def test_ripples_of_a_grid_do_not_reach_the_normals_but_creases_do(fields):

@@ -30,6 +30,10 @@ BoolArray = npt.NDArray[np.bool_]
 TextureImage = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 # Rows of (super)texels handled at a time, so that an 8k texture needs little memory.
 BAND_TEXELS = 1 << 20
+# Side of the grid of (super)texels for which albedo is accumulated along the normal. Finer ones
+# read the field once and take the rest, a smooth half of a gray level, from that grid: it is what
+# a large texture's time would go into.
+VOLUME_TEXELS = 2048
 # Ripples of a trained field that no normal map should show: their extent in unit space (about
 # 2 mm on a head) and their steepness (0.2 is 11 degrees; lips and nostrils are steeper).
 RIPPLE_RADIUS = 0.008
@@ -271,6 +275,7 @@ class _Baker:
         self.limit = float(np.median(edge))
         self.offsets, self.weights = normal_weights(options.volume[0])
         self.half_length = options.volume[1]
+        self.stride = max(1, size // VOLUME_TEXELS)
         self.texels = self.finite = self.reached = 0
 
     def band(self, first_row: int, rows: int) -> tuple[Float32Array, ...]:
@@ -287,7 +292,7 @@ class _Baker:
             corners = self.atlas.faces[owner[inside]]
             bary = weights[inside].astype(np.float64)
             place, direction, distance = self._on_surface(corners, bary)
-            color = self._calmed(self._colors(place, direction), corners, bary)
+            color = self._calmed(self._accumulated(place, direction, inside), corners, bary)
             good = np.isfinite(color).all(axis=1)
             self.texels += len(good)
             self.finite += int(good.sum())
@@ -349,11 +354,38 @@ class _Baker:
             facing |= good
         return place, direction, facing
 
+    def _accumulated(
+        self, place: FloatArray, direction: FloatArray, inside: BoolArray
+    ) -> FloatArray:
+        """Colours ``(N, C)`` accumulated along the normal at the ``inside (H, W)`` texels."""
+        if self.stride == 1 or len(self.offsets) == 1:
+            return self._colors(place, direction)
+        step = self.stride
+        chosen = np.zeros_like(inside)
+        chosen[step // 2 :: step, step // 2 :: step] = True
+        chosen &= inside
+        rows = chosen[inside]
+        color = np.asarray(self._read(place), dtype=np.float64)
+        rest = np.zeros((*inside.shape, self.channels + 1), dtype=np.float32)
+        rest[chosen, :-1] = np.nan_to_num(self._colors(place[rows], direction[rows]) - color[rows])
+        rest[chosen, -1] = 1.0
+        # Blocks without a place of their own take their neighbours' share, or none.
+        size = inside.shape[1], inside.shape[0]
+        spread = [
+            cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR)[inside]
+            for plane in np.moveaxis(rest[step // 2 :: step, step // 2 :: step], 2, 0)
+        ]
+        share = np.maximum(spread.pop(), 1e-3)
+        color += np.stack(spread, axis=1) / share[:, None]
+        return color
+
+    def _read(self, place: FloatArray) -> Float32Array:
+        return (self.field.color_pair if self.field.paired else self.field.color)(place)
+
     def _colors(self, place: FloatArray, direction: FloatArray) -> FloatArray:
         out = np.zeros((len(place), self.channels))
-        read = self.field.color_pair if self.field.paired else self.field.color
         for offset, weight in zip(self.offsets, self.weights, strict=True):
-            out += weight * read(place + offset * self.half_length * direction)
+            out += weight * self._read(place + offset * self.half_length * direction)
         return out
 
     def _calmed(self, color: FloatArray, corners: IntArray, bary: FloatArray) -> FloatArray:
