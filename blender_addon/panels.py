@@ -12,7 +12,7 @@ from .operators.job import restyle_objection
 from .requests import SETUP_MISSING, changed_features, exemplars, missing_input
 from .scene import importer, material, viewport
 from .scene.mesh import STYLE_PROPERTY
-from .texts import beside, draw_name, draw_text
+from .texts import beside, draw_text
 
 
 class _Panel:
@@ -43,7 +43,7 @@ class TOONIFY3D_PT_main(_Panel, bpy.types.Panel):  # noqa: N801 - Blender's nami
         row.prop(settings, "exemplar")
         row.operator("toonify3d.add_exemplars", text="", icon="ADD")
         exemplar_panel.draw_exemplars(layout, settings)
-        _column(layout).prop(settings, "strength")
+        layout.prop(settings, "strength")
         _draw_features(layout, settings)
         layout.label(text="3. The Avatar")
         _column(layout).prop(settings, "preset")
@@ -156,9 +156,9 @@ def _draw_options(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup)
 def _draw_output(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
     """Where the next job will be."""
     folder = properties.absolute(settings.output)
-    row = layout.row()
-    row.active = False
-    draw_name(row, str(folder or preferences.default_output()), "FILE_FOLDER", "Jobs go to ")
+    note = layout.column(align=True)
+    note.active = False
+    draw_text(note, f"Jobs go to {folder or preferences.default_output()}", icon="FILE_FOLDER")
 
 
 def _draw_start(layout: bpy.types.UILayout, context: bpy.types.Context) -> None:

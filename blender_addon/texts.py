@@ -38,22 +38,14 @@ def draw_text(
         column.label(text=line, icon=icon if number == 0 else "BLANK1" if icon != "NONE" else icon)
 
 
-def draw_name(layout: bpy.types.UILayout, name: str, icon: str, before: str = "") -> None:
-    """A file's name on one line; of one that is too long the middle is left out.
-
-    Args:
-        layout: Where to draw.
-        name: The name, or a path.
-        icon: At the start of the line.
-        before: Words in front of the name, which stay whole.
-    """
-    layout.label(text=before + fitting(name, before), icon=icon)
+def draw_name(layout: bpy.types.UILayout, name: str, icon: str) -> None:
+    """A file's name on one line; of one that is too long the middle is left out."""
+    layout.label(text=fitting(name), icon=icon)
 
 
-def fitting(name: str, before: str = "") -> str:
-    """As much of a name as fits behind an icon and the words ``before`` it."""
-    fits = _fits(has_icon=True) or _fits_chars(SIDEBAR_CHARS)
-    return shortened(name, lambda part: fits(before + part))
+def fitting(name: str) -> str:
+    """As much of a name as fits behind an icon."""
+    return shortened(name, _fits(has_icon=True) or _fits_chars(SIDEBAR_CHARS))
 
 
 def beside(layout: bpy.types.UILayout) -> bpy.types.UILayout:
