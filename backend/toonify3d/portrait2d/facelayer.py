@@ -31,8 +31,6 @@ _REACH = 0.3
 _SPUR = 0.4
 """Share of a brow's thickness below which what hangs on it is a spur: a lid's or an eye's line,
 bent onto a shut eye, can touch the brow."""
-_THICKER = 0.06
-"""Eye distances by which a brow may lie nearer to the eye's contour than to its own."""
 _ROUNDED = 0.4
 """Share of a brow's thickness over which its rim is evened."""
 _MARGIN = {"eye": 0.11, "brow": 0.07, "lips": 0.03}
@@ -171,15 +169,10 @@ def _straight_organs(
         ends = (0, 4) if i < 2 else (0, 8)
         matrix, center, middle = _organ_map(targets[ids, :2], exemplar.points[ids, :2], ends)
         local = middle + (x - center) @ matrix.T
-        others = np.max([near[j] + _ahead(j) - _ahead(i) for j in range(4) if j != i], axis=0)
+        others = np.max([near[j] for j in range(4) if j != i], axis=0)
         weight = smoothstep(near[i], -0.25, -0.1) * smoothstep(near[i] - others, -0.04, 0.04)
         lookup = lookup * (1 - weight[..., None]) + local * weight[..., None]
     return np.asarray(lookup, np.float32)
-
-
-def _ahead(contour: int) -> float:
-    """What brows, the first two contours, are given over eyes."""
-    return _THICKER if contour < 2 else 0.0
 
 
 def _organ_map(
@@ -355,8 +348,6 @@ def _whole_organ(
         rest: Largest signed distance to the other eyes and brows.
         spur: Share of the shape's thickness below which parts of it are left out.
     """
-    if spur:  # a drawn brow is thicker than the detector's: it reaches beyond half way to the eye
-        rest = rest - _THICKER
     zone = (inside > -_REACH) & (inside >= rest)
     on = ((drawn > 0.35) & zone).astype(np.uint8)  # the white of an eye on light skin
     _, labels = cv2.connectedComponents(on)
@@ -369,6 +360,8 @@ def _whole_organ(
         return None
     if (shape & ((inside < 0.02 - _REACH) | (inside < rest + 0.01))).sum() > 0.03 * shape.sum():
         return None
+    if spur:
+        shape = _rounded(shape)
     away = cv2.distanceTransform((~shape).astype(np.uint8), cv2.DIST_L2, 5)
     return np.asarray(smoothstep(drawn, 0.1, 0.5) * smoothstep(away, 3.0, 1.0), np.float32)
 
@@ -379,8 +372,13 @@ def _without_spurs(shape: npt.NDArray[np.bool_], share: float) -> npt.NDArray[np
     radius = share * float(depth.max())
     thick = np.asarray(depth > radius)
     away = cv2.distanceTransform((~thick).astype(np.uint8), cv2.DIST_L2, 5)
-    left = (shape & (away <= 1.05 * radius + 0.5)).astype(np.float32)
-    return np.asarray(blur(left, _ROUNDED * float(depth.max())) > 0.5)  # no stumps of spurs
+    return np.asarray(shape & (away <= 1.05 * radius + 0.5))
+
+
+def _rounded(shape: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """A shape whose rim is even: no stumps of spurs."""
+    depth = cv2.distanceTransform(shape.astype(np.uint8), cv2.DIST_L2, 5)
+    return np.asarray(blur(shape.astype(np.float32), _ROUNDED * float(depth.max())) > 0.5)
 
 
 def _others(layer: FaceLayer, targets: FloatArray, contour: tuple[int, ...]) -> Float32Array:
