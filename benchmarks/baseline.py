@@ -44,7 +44,7 @@ def settings_of(run: str, rays: int) -> PriorSettings:
     common: dict[str, Any] = {"weight_mvs": 0.0, "preview_seconds": 1e9, "holdout_frames": 0}
     if run == "neus":
         return replace(PAPER, rays=rays, lr_network=5e-4, **common)
-    return replace(PREVIEW, **common)
+    return replace(PREVIEW, refine_cameras=False, **common)
 
 
 class Clock(SilentProgress):

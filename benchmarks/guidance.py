@@ -243,7 +243,8 @@ def main() -> None:
             if label in content["ways"]:
                 continue
             print(case, label, flush=True)
-            settings = replace(PRESETS[arguments.preset], seed=arguments.seed, **WAYS[way])
+            settings = replace(PRESETS[arguments.preset], seed=arguments.seed, refine_cameras=False)
+            settings = replace(settings, **WAYS[way])
             folder = arguments.out / "runs" / f"{case}_{way}_{arguments.seed}"
             content["ways"][label] = train(
                 scene, unseen, settings, folder, arguments.milestones, capture / "gt"

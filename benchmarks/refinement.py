@@ -192,7 +192,11 @@ class Bench:
         done = (root / "cameras.json").exists()
         self.scene = Scene.load(root) if done else scene_from_ground_truth(self.capture, root)
         self.settings = replace(
-            PRESETS[options.preset], weight_mvs=0.0, preview_seconds=1e9, seed=options.seed
+            PRESETS[options.preset],
+            weight_mvs=0.0,
+            refine_cameras=False,
+            preview_seconds=1e9,
+            seed=options.seed,
         )
         self.rate: float = options.rate or self.settings.lr_cameras
         if options.steps:

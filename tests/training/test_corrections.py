@@ -208,7 +208,7 @@ def test_stage_one_leaves_its_cameras_to_the_later_steps(scene: Scene, tmp_path:
         np.linalg.norm(a.camera.center - b.camera.center)
         for a, b in zip(seen.frames, scene.frames, strict=True)
     ]
-    assert sum(step > 1e-5 for step in moved) >= len(moved) - 1  # all but a held-out one
+    assert min(moved) > 1e-6  # held-out frames, too
     focal = {round(frame.camera.K[0, 0], 9) for frame in seen.frames}
     assert len(focal) == 1 and focal != {round(scene.frames[0].camera.K[0, 0], 9)}
     # Training without refinement takes the file away again.

@@ -37,6 +37,7 @@ class FrameCorrections(nn.Module):
         focal: Whether the focal length is.
         cameras: Of the frames, for ``poses`` and ``focal``.
         normalization: World to unit space, for the same.
+        gauge: Take the mean over the frames out; not for a few frames before a finished surface.
 
     Raises:
         ValueError: Poses or focal length are to be corrected, and the cameras do not match.
@@ -54,8 +55,10 @@ class FrameCorrections(nn.Module):
         focal: bool = False,
         cameras: Sequence[Camera] = (),
         normalization: Normalization | None = None,
+        gauge: bool = True,
     ) -> None:
         super().__init__()
+        self.gauge = gauge
         self.poses, self.exposure, self.focal = poses, exposure, focal
         if (poses or focal) and (len(cameras) != frames or normalization is None):
             raise ValueError("Correcting cameras needs the cameras of all frames.")
@@ -88,8 +91,9 @@ class FrameCorrections(nn.Module):
 
         A frame's camera turns about its own centre.
         """
-        rotation = self.rotation - self.rotation.mean(0)
-        shift = self.translation - self.translation.mean(0)
+        rotation, shift = self.rotation, self.translation
+        if self.gauge:
+            rotation, shift = rotation - rotation.mean(0), shift - shift.mean(0)
         away = self.center.square().sum(1, keepdim=True).clamp(min=1e-6)
         return rotation + torch.linalg.cross(self.center, shift) / away, shift
 

@@ -87,7 +87,7 @@ class PriorSettings:
     """Frames kept out of training to measure the PSNR (only when there are plenty)."""
     refine_cameras: bool = False
     """Learn small corrections of the camera poses along with the fields; every later step then uses
-    the corrected cameras."""
+    the corrected cameras (not in the paper)."""
     refine_focal: bool = False
     """Learn a correction of the focal length, one for all frames of a camera and at most 2 %. Round
     a head it is nearly the same as a change of the head's size, so little of an error is found."""
@@ -140,7 +140,7 @@ TINY = PriorSettings(
     hull_steps=60,
     holdout_frames=1,
 )
-PREVIEW = PriorSettings(fields=FieldSettings(view_input="reflection"))
+PREVIEW = PriorSettings(fields=FieldSettings(view_input="reflection"), refine_cameras=True)
 STANDARD = replace(
     PREVIEW,
     fields=replace(PREVIEW.fields, finest_resolution=512, levels=10, log2_table=18),

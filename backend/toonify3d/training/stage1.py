@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from .refined_cameras import FILE as REFINED
 from .refined_cameras import save_refined_cameras
 from .schedule import active_levels, learning_rate_factor, sharpness, stereo_weight, view_strength
 from .settings import PriorSettings
+from .stage1_heldout import fitted_poses, with_cameras
 from .stage1_hull import fit_hull
 from .stage1_preview import foreground_psnr, preview_image
 from .stage1_step import Losses, StepRenderer
@@ -425,20 +426,20 @@ class PriorTrainer:
         return self.prior.eval()
 
     def _save_cameras(self) -> None:
-        """Leave corrected cameras to the later steps; held-out frames keep their poses."""
+        """Leave corrected cameras to the later steps."""
         learned, given = self.corrections, [frame.camera for frame in self.training]
         if not (learned.poses or learned.focal):
             (self.folder / REFINED).unlink(missing_ok=True)
             return
-        corrected = learned.corrected(given, self.scene.normalization)
-        frames = [
-            replace(frame, camera=camera)
-            for frame, camera in zip(self.training, corrected, strict=True)
-        ]
-        self.heldout = [
-            replace(frame, camera=learned.same_lens(frame.camera, given)) for frame in self.heldout
-        ]
-        save_refined_cameras(self.folder, frames + self.heldout)
+        trained = with_cameras(self.training, learned.corrected(given, self.scene.normalization))
+        self.heldout = with_cameras(
+            self.heldout, [learned.same_lens(frame.camera, given) for frame in self.heldout]
+        )
+        if learned.poses and self.heldout:
+            self.heldout = fitted_poses(
+                self.prior, self.guide, self.scene, self.heldout, self.settings, self.generator
+            )
+        save_refined_cameras(self.folder, trained + self.heldout)
 
     def _heldout_psnr(self) -> float | None:
         frames: list[Frame] = self.heldout
