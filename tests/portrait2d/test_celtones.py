@@ -13,6 +13,7 @@ from toonify3d.portrait2d.celtones import calm_colours, flat_steps, form_shadow,
 from toonify3d.portrait2d.colorspace import to_lab
 from toonify3d.portrait2d.exemplar import analyse
 from toonify3d.portrait2d.exemplarkind import choose_look
+from toonify3d.portrait2d.facelayer import _whole_organ
 from toonify3d.portrait2d.regions import Regions
 from toonify3d.portrait2d.strokes import Canvas, GuideWeights, lay_strokes, prepare_source
 from toonify3d.portrait2d.tones import tone_curve
@@ -160,3 +161,21 @@ def test_colours_that_no_face_has_are_no_beard():
     around = plain.labels[mouth[1] + 18 : mouth[1] + 24, mouth[0] - 20 : mouth[0] + 20]
     assert around[..., 0].mean() > 0.9
     assert to_lab(plain.image)[mouth[1], mouth[0], 1] > 40
+
+
+def _brow(extra):
+    y, x = (np.mgrid[:200, :300] - np.array([100, 150])[:, None, None]) / 100.0
+    contour = 0.08 - np.hypot(0.3 * x, y)  # what the detector calls the brow
+    drawn = ((np.abs(x) < 0.4) & (np.abs(y) < 0.12)) | extra(x, y)
+    apart = np.full(x.shape, -9.0, np.float32)
+    return contour.astype(np.float32), drawn.astype(np.float32), apart
+
+
+def test_a_fringe_that_runs_into_a_brow_is_none_and_a_lid_s_line_leaves_no_stump():
+    fringe = _brow(lambda x, y: (np.abs(x) < 0.35) & (y < 0.0))
+    assert _whole_organ(*fringe, 0.4) is None
+    alone = _whole_organ(*_brow(lambda x, y: np.zeros(x.shape, bool)), 0.4)
+    lid = _whole_organ(*_brow(lambda x, y: (np.abs(x - 0.1) < 0.03) & (y > 0) & (y < 0.2)), 0.4)
+    assert alone is not None and lid is not None
+    assert alone[100, 120:180].min() > 0.99 and alone[100, 10] == 0
+    assert np.abs(lid - alone).sum() < 0.05 * alone.sum()
