@@ -91,9 +91,8 @@ class FrameCorrections(nn.Module):
 
         A frame's camera turns about its own centre.
         """
-        rotation, shift = self.rotation, self.translation
-        if self.gauge:
-            rotation, shift = rotation - rotation.mean(0), shift - shift.mean(0)
+        rotation = self.rotation - (self.rotation.mean(0) if self.gauge else 0.0)
+        shift = self.translation - (self.translation.mean(0) if self.gauge else 0.0)
         away = self.center.square().sum(1, keepdim=True).clamp(min=1e-6)
         return rotation + torch.linalg.cross(self.center, shift) / away, shift
 
