@@ -75,10 +75,8 @@ def test_glb_loads_again_upright_and_closed(made):
     assert material.normalTexture.size == (512, 512)
     # World (x, y, z) is glTF (x, z, -y): the nose points to +Z, height is Y.
     low, high = mesh.bounds
-    # The cut lies up to a cell of the level set above the chest plane.
-    assert 0.02 <= low[1] < 0.02 + 0.2 * 2 / SETTINGS.resolution and high[1] == pytest.approx(
-        0.2, abs=1e-3
-    )
+    # The cut lies at the chest plane.
+    assert low[1] == pytest.approx(0.02, abs=1e-6) and high[1] == pytest.approx(0.2, abs=1e-3)
     assert high[2] == pytest.approx(0.124, abs=1e-3)
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     assert mesh.is_watertight and mesh.volume > 0
@@ -208,9 +206,7 @@ def test_obj_loads_again_with_relative_names(made):
     mesh = trimesh.load(made.folder / "avatar.obj", process=False)
     assert mesh.visual.material.image.size == (512, 512)
     low = mesh.bounds[0]
-    assert 0.02 <= low[2] < 0.02 + 0.2 * 2 / SETTINGS.resolution and low[1] == pytest.approx(
-        -0.124, abs=1e-3
-    )
+    assert low[2] == pytest.approx(0.02, abs=1e-5) and low[1] == pytest.approx(-0.124, abs=1e-3)
     assert len(mesh.faces) == made.report.mesh["faces"]
 
 

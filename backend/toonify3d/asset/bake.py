@@ -220,15 +220,25 @@ def dilate(image: npt.NDArray[Any], covered: BoolArray) -> npt.NDArray[Any]:
     """Give every texel ``(H, W, C)`` outside the charts the value of the nearest one inside."""
     if covered.all() or not covered.any():
         return image
-    empty = np.where(covered, 0, 255).astype(np.uint8)
-    _, label = cv2.distanceTransformWithLabels(
-        empty, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    table = np.zeros(int(label.max()) + 1, dtype=np.int64)
-    table[label[covered]] = np.flatnonzero(covered)
+    empty = np.where(covered, np.uint8(0), np.uint8(255))
+    label = cv2.distanceTransformWithLabels(empty, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)[
+        1
+    ]
+    # Band by band, and 32-bit indices: at 8k every whole array of them is half a gigabyte.
+    table = np.zeros(int(label.max()) + 1, dtype=np.int32)
+    width = covered.shape[1]
+    bands = range(0, len(covered), max(1, BAND_TEXELS // width))
+    for start in bands:
+        inside = covered[start : start + bands.step]
+        places = (np.flatnonzero(inside) + start * width).astype(np.int32)
+        table[label[start : start + bands.step][inside]] = places
     out = image.copy()
-    empty_texels = ~covered
-    out[empty_texels] = image.reshape(-1, image.shape[2])[table[label[empty_texels]]]
+    texels = image.reshape(-1, image.shape[2])
+    for start in bands:
+        gaps = ~covered[start : start + bands.step]
+        out[start : start + bands.step][gaps] = texels[
+            table[label[start : start + bands.step][gaps]]
+        ]
     return out
 
 

@@ -82,6 +82,8 @@ def enhance(
     size = albedo.shape[0]
     for y in range(0, size, TILE):
         for x in range(0, size, TILE):
+            if not covered[y : y + TILE, x : x + TILE].any():
+                continue  # between the charts there is nothing to enhance
             rows = slice(max(0, y - HALO), min(size, y + TILE + HALO))
             columns = slice(max(0, x - HALO), min(size, x + TILE + HALO))
             before = albedo[rows, columns].astype(np.float32) / top

@@ -18,6 +18,8 @@ CLAY = (0.80, 0.76, 0.72)
 # Directions towards the lights in the camera's axes (x right, y down, z forward), and strengths.
 LIGHTS = (((-0.5, -0.6, -0.6), 0.55), ((0.7, -0.2, -0.5), 0.25), ((0.1, -0.5, 0.9), 0.15))
 AMBIENT = 0.45
+# Of the studio: a surface that faces the camera is about as bright as its colour.
+EXPOSURE = 1.12
 SHADINGS = ("flat", "soft", "clay", "normal")
 
 
@@ -290,7 +292,9 @@ def studio_light(albedo: FloatArray, normals: FloatArray, open_: FloatArray) -> 
     dome = 0.5 - 0.5 * normals[:, 1]
     light = open_ * (0.46 + 0.24 * dome) + (0.35 + 0.65 * open_) * 0.58 * wrap
     rim = np.clip(1.0 + normals[:, 2], 0.0, 1.0) ** 4 * np.clip(0.4 - normals[:, 1], 0.0, 1.0)
-    linear = np.clip(albedo, 0, 1) ** 2.2 * light[:, None] * 1.02 + (0.10 * rim * open_)[:, None]
+    linear = (
+        np.clip(albedo, 0, 1) ** 2.2 * light[:, None] * EXPOSURE + (0.10 * rim * open_)[:, None]
+    )
     # A soft shoulder instead of clipping: bright skin keeps its hue.
     linear = np.where(linear > 0.8, 0.8 + 0.2 * np.tanh((linear - 0.8) / 0.2), linear)
     return np.asarray(np.clip(linear, 0, 1) ** (1 / 2.2))
