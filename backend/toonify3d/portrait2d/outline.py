@@ -18,7 +18,7 @@ from ..scene import ByteImage, Float32Array, FloatArray
 from .colorspace import smoothstep
 
 Hits = Callable[[FloatArray], npt.NDArray[np.bool_]]
-_REACH = 0.0095
+_REACH = 0.019
 """Share of the picture's width by which mask and surface may differ without a reason."""
 _THIN = 0.006
 """Share of the picture's width: thinner bits that stick out of a mask belong to the background."""
@@ -36,11 +36,10 @@ def outline(hit: npt.NDArray[np.bool_], mask: ByteImage, hits: Hits) -> ByteImag
     """
     if not hit.any():
         return mask
-    reach = max(2.0, _REACH * mask.shape[1])
+    reach = max(4.0, _REACH * mask.shape[1])
     smooth = without_splinters(mask)
     person = smooth > 127
-    # Beyond the surface the other views saw none of the person: it takes more to believe the mask.
-    more = _deep(person & ~hit, _distance(~hit), 2.0 * reach)
+    more = _deep(person & ~hit, _distance(~hit), reach)
     less = _deep(~person & hit, _distance(hit), reach)
     cover = _coverage(hit, hits)
     soft = cv2.GaussianBlur(smooth, (0, 0), 0.8).astype(np.float32) / 255.0
