@@ -91,7 +91,7 @@ class PriorSettings:
     refine_focal: bool = False
     """Learn a correction of the focal length, one for all frames of a camera and at most 2 %. Round
     a head it is nearly the same as a change of the head's size, so little of an error is found."""
-    lr_cameras: float = 1e-4
+    lr_cameras: float = 5e-5
     """Adam learning rate of the pose and focal corrections (radians, unit space, logarithm)."""
     weight_focal: float = 1e-5
     """Weight of the square of the focal correction, in units of 0.2 %."""
@@ -144,7 +144,7 @@ PREVIEW = PriorSettings(fields=FieldSettings(view_input="reflection"), refine_ca
 STANDARD = replace(
     PREVIEW,
     fields=replace(PREVIEW.fields, finest_resolution=512, levels=10, log2_table=18),
-    steps=12000,
+    steps=8000,
     rays=1280,
     # Sharper and with preview's weight of the masks, long training follows whatever is wrong with
     # the masks of a real capture (docs/results.md, "Why session 2 swelled").
