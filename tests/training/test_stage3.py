@@ -13,11 +13,24 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from analytic_head import BallPrior, KnownBend, cartoon, look_at, make_scene, portraits
+from analytic_head import (
+    BallPrior,
+    KnownBend,
+    Painted,
+    cartoon,
+    look_at,
+    make_scene,
+    portraits,
+)
 
+from toonify3d.evaluation.images import foreground_psnr
 from toonify3d.progress import SilentProgress
-from toonify3d.snr.avatar import StylizedAvatar, StylizedGeometry
+from toonify3d.scene import Scene, StylizedView
+from toonify3d.snr.avatar import AppearanceAlbedo, StylizedAvatar, StylizedGeometry
 from toonify3d.snr.deformation import Deformation
+from toonify3d.snr.fields import SurfaceSample
+from toonify3d.snr.rendering import render_view
+from toonify3d.snr.style_head import StyleHead
 from toonify3d.snr.texture import GlobalColorMap, Reflection
 from toonify3d.training.adaption_settings import TextureAdaptionSettings
 from toonify3d.training.discriminator import (
@@ -29,7 +42,7 @@ from toonify3d.training.discriminator import (
 from toonify3d.training.palette import Posterize, cluster_colors, style_palette
 from toonify3d.training.stage3 import adapt_texture, load_avatar
 from toonify3d.training.surface_cache import portrait_points
-from toonify3d.training.surface_texture import side_frames
+from toonify3d.training.surface_texture import load_surface_texture, side_frames
 from toonify3d.training.view_rays import unit_projection
 
 torch.set_num_threads(1)
@@ -199,7 +212,7 @@ def test_global_map_starts_as_the_identity_and_stays_in_range() -> None:
 def test_reflection_starts_at_one_and_is_bounded() -> None:
     reflection = Reflection(4)
     direction = torch.nn.functional.normalize(torch.randn(50, 3), dim=1)
-    inputs = (torch.randn(50, 4), direction, direction)
+    inputs = (torch.randn(50, 4), direction, direction, 0.3 * direction)
     assert torch.equal(reflection(*inputs), torch.ones(50, 3))
     torch.nn.init.normal_(reflection.out.weight, std=50.0)
     shaded = reflection(*inputs).detach()
@@ -240,3 +253,97 @@ def test_r1_penalty_is_the_gradient_at_real_patches() -> None:
             gradient.view(-1)[i] = change / 2e-5
     expected = float(gradient.square().sum())
     assert float(r1_penalty(judge, patch).detach()) == pytest.approx(expected, rel=1e-3)
+
+
+class GlossyBall(BallPrior):
+    """The ball with a grey highlight that wanders with the view."""
+
+    def radiance(
+        self, x: torch.Tensor, sample: SurfaceSample, direction: torch.Tensor
+    ) -> torch.Tensor:
+        return self.pattern(x) * self.gloss(sample.gradient, direction)
+
+    @staticmethod
+    def gloss(normal: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+        mirrored = direction - 2.0 * (normal * direction).sum(1, keepdim=True) * normal
+        lamp = torch.nn.functional.normalize(torch.tensor([[0.5, -1.0, 0.4]]), dim=1)
+        shine = torch.sigmoid(((mirrored * lamp).sum(1, keepdim=True) - 0.6) * 8.0)
+        return 0.8 + 0.4 * shine
+
+
+class PaintedGlossy(Painted):
+    """A style that keeps the person's highlights."""
+
+    def shade(self, y: torch.Tensor, toward: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.geometry.to_prior(y)
+        gloss = GlossyBall.gloss(self.geometry.prior.sdf_gradient(x), toward)
+        return (self.color(y) * gloss).clamp(0.0, 1.0), self.sdf_gradient(y)
+
+
+def glossy_views(scene: Scene, geometry: StylizedGeometry, keeps: bool) -> list[StylizedView]:
+    """Portraits with or without the highlights."""
+    field = PaintedGlossy(geometry, cartoon)
+    views = []
+    for view in portraits(scene, KnownBend(), YAWS):
+        shade = field.shade if keeps else None
+        image = render_view(field, view.frame.camera, scene.normalization, shade).color
+        views.append(replace(view, image=image))
+    return views
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_highlights_of_the_person_stay_as_far_as_the_portraits_keep_them(
+    tmp_path: Path, keeps: bool
+) -> None:
+    torch.manual_seed(0)
+    scene = make_scene(tmp_path / "scene", size=64)
+    geometry = StylizedGeometry(GlossyBall(), SavedBend())
+    views = glossy_views(scene, geometry, keeps)
+    settings = replace(SETTINGS, discriminator_weight=0.0)
+    adapt_texture(
+        scene, geometry, views, views[1].image, tmp_path / "run", settings, "cpu", SilentProgress()
+    )
+    avatar = load_avatar(geometry, tmp_path / "run", "cpu")
+    kept = float(avatar.texture.reflection.strength)
+    camera = look_at(0.6, 64)
+    field = PaintedGlossy(geometry, cartoon)
+    truth = render_view(field, camera, scene.normalization, field.shade if keeps else None)
+    rendered = render_view(avatar, camera, scene.normalization, avatar.shade)
+    albedo = render_view(avatar, camera, scene.normalization)
+    as_paper = foreground_psnr(rendered.color, truth.color, truth.mask)
+    alone = foreground_psnr(albedo.color, truth.color, truth.mask)
+    if keeps:
+        assert kept > 0.5 and as_paper > alone + 3.0
+    else:
+        assert abs(kept) < 0.15 and abs(as_paper - alone) < 0.7
+
+
+def test_without_texture_adaption_the_appearance_is_rendered_along_the_ray(tmp_path: Path) -> None:
+    """Eq. 8 with stage II's head, not its mean over directions."""
+    prior = GlossyBall()
+    head = StyleHead(3)
+    torch.nn.init.normal_(head.out.weight, std=0.3)
+    geometry = StylizedGeometry(prior, SavedBend(), head)
+    avatar = StylizedAvatar(geometry, AppearanceAlbedo())
+    points = surface(geometry, 200)
+    toward = torch.nn.functional.normalize(-points + 0.2, dim=1)
+    color, gradient = avatar.shade(points, toward)
+    x = geometry.to_prior(points)
+    sample = prior.evaluate(x)
+    seen = prior.radiance(x, sample, toward)
+    expected = head(x, seen, sample.feature, sample.gradient).detach()
+    assert torch.allclose(color, expected, atol=1e-6)
+    assert torch.equal(gradient, avatar.sdf_gradient(points))
+    assert float((color - avatar.color(points)).abs().max()) > 0.02
+
+
+def test_results_of_earlier_versions_keep_no_highlights(result) -> None:
+    _, _, geometry, _, avatar, folder = result
+    state = torch.load(folder / "texture.pt", weights_only=True)
+    del state["reflection"]["strength"]
+    again = load_surface_texture(state, "cpu")
+    assert float(again.reflection.strength) == 0.0
+    points = surface(geometry, 50)
+    assert torch.allclose(
+        StylizedAvatar(geometry, again).color(points), avatar.color(points), atol=4e-3
+    )

@@ -141,6 +141,14 @@ class AdaptedGeometry:
         """View-averaged colour of the fine-tuned F_app."""
         return self.adapted.color(y)
 
+    def styled_radiance(self, y: Tensor, direction: Tensor) -> Tensor:
+        """The fine-tuned F_app along view directions ``(N, 3)``, as eq. 8 renders it."""
+        with torch.no_grad():
+            return chunked(
+                lambda part: self.adapted.shade(part[:, :3], part[:, 3:])[0],
+                torch.cat([y, direction], dim=1),
+            )
+
     def inverse_quality(self, surface: Tensor, step: float = 2e-3) -> InverseQuality:
         """Judge :meth:`to_prior` at points ``(N, 3)`` of the stylized surface."""
         with torch.no_grad():

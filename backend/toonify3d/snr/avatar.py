@@ -12,7 +12,7 @@ from .deformation import Deformation, pull_back_normal
 from .fields import SurfaceSample
 from .light_grid import LightGrid
 from .style_head import StyleHead
-from .texture import TextureField
+from .texture import TextureField, glance
 
 # Points per evaluation when no gradient is wanted: bounds memory whatever the caller asks for.
 CHUNK = 1 << 16
@@ -70,6 +70,9 @@ class StylizedShape(Protocol):
 
     def styled_color(self, y: Tensor) -> Tensor:
         """Stage II's view-averaged appearance ``(N, 3)``: the colour without stage III."""
+
+    def styled_radiance(self, y: Tensor, direction: Tensor) -> Tensor:
+        """Stage II's appearance ``(N, 3)`` along view directions ``(N, 3)``, as it was rendered."""
 
 
 class StylizedGeometry:
@@ -135,6 +138,21 @@ class StylizedGeometry:
 
         with torch.no_grad():
             return chunked(color, y)
+
+    def styled_radiance(self, y: Tensor, direction: Tensor) -> Tensor:
+        """See :class:`StylizedShape`; what stage II compares with the portraits (eq. 8)."""
+
+        def color(part: Tensor) -> Tensor:
+            x = self.to_prior(part[:, :3])
+            sample = self.prior.evaluate(x)
+            seen = self.prior.radiance(x, sample, part[:, 3:])
+            if self.head is None:
+                return seen
+            styled: Tensor = self.head(x, seen, sample.feature, sample.gradient)
+            return styled
+
+        with torch.no_grad():
+            return chunked(color, torch.cat([y, direction], dim=1))
 
 
 class Place(NamedTuple):
@@ -217,21 +235,31 @@ class StylizedAvatar:
     def shade(self, y: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Reflection times albedo (eq. 10) and gradient, each ``(N, 3)``, for :func:`.render_view`.
 
-        Where the reflection was not kept (rendering ``volume``, no adaption) it counts as 1.
+        Without texture adaption it is stage II's own appearance along the directions. Where the
+        reflection was not kept (rendering ``volume``) it counts as 1.
         """
 
         def lit(part: Tensor) -> Tensor:
             points, toward = part[:, :3], part[:, 3:]
+            if isinstance(self.texture, AppearanceAlbedo):
+                return self.geometry.styled_radiance(points, toward)
             albedo = self.color(points)
             if not isinstance(self.texture, TextureField) or self.texture.reflection is None:
                 return albedo
-            feature = self.prior.evaluate(self.to_prior(points)).feature
-            normal = functional.normalize(self.sdf_gradient(points), dim=1)
-            shading: Tensor = self.texture.reflection(feature, normal, toward)
-            return (shading * albedo).clamp(0.0, 1.0)
+            return (self._reflection(points, toward) * albedo).clamp(0.0, 1.0)
 
         with torch.no_grad():
             return chunked(lit, torch.cat([y, directions], dim=1)), self.sdf_gradient(y)
+
+    def _reflection(self, y: Tensor, toward: Tensor) -> Tensor:
+        """``s (N, 3)`` of the fast presets' F_tex."""
+        assert isinstance(self.texture, TextureField) and self.texture.reflection is not None
+        x = self.to_prior(y)
+        sample = self.prior.evaluate(x)
+        glances = glance(self.prior.radiance(x, sample, toward), self.prior.color(x))
+        normal = functional.normalize(self.sdf_gradient(y), dim=1)
+        shading: Tensor = self.texture.reflection(sample.feature, normal, toward, glances)
+        return shading
 
     def color_pair(self, y: Tensor) -> Tensor:
         """Albedo and the real person's view-averaged colour there, ``(N, 6)``, sRGB in 0..1."""

@@ -113,11 +113,27 @@ class LocalResidual(nn.Module):
         return self.grid.features(y).reshape(len(y), -1, 4)[..., :3].sum(1)
 
 
+def glance(seen: Tensor, color: Tensor) -> Tensor:
+    """Log of what F_app says along one direction over its mean of all, ``(N, 3)``.
+
+    The person's own view-dependent part: highlights. Dark colours say little, so that they are
+    lifted, and no place may say more than a factor of 1.65.
+
+    Args:
+        seen: F_app along the view direction ``(N, 3)``, 0..1.
+        color: Its view-averaged colour ``(N, 3)``, 0..1.
+    """
+    return torch.log((seen + 0.05) / (color + 0.05)).clamp(-0.5, 0.5)
+
+
 class Reflection(nn.Module):
     """The degraded appearance ``s``: a factor bounded in (0, 2) that starts at exactly 1.
 
     ``c = s * c_tex`` does not fix the scale of either; bounding ``s`` round 1 and asking it to be
-    monochrome (see the penalty in stage III) does (``method_anchors`` 0).
+    monochrome (see the penalty in stage III) does (``method_anchors`` 0). What remains of F_app is
+    the person's own view-dependent part (:func:`glance`) times ``strength``, one learned number: 1
+    for a style that keeps highlights, 0 for one that draws none. It takes no colour from the
+    albedo, because its mean over directions is 1.
 
     Args:
         features: Width of the prior's feature vector.
@@ -130,11 +146,35 @@ class Reflection(nn.Module):
         self.out = nn.Linear(width, 3)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+        self.strength = nn.Parameter(torch.zeros(()))
 
-    def forward(self, feature: Tensor, normal: Tensor, direction: Tensor) -> Tensor:
-        """``s (N, 3)`` from features ``(N, F)``, unit normals and view directions ``(N, 3)``."""
+    def network(self, feature: Tensor, normal: Tensor, direction: Tensor) -> Tensor:
+        """Logits ``(N, 3)`` of the learned part; arguments as :meth:`forward`."""
         inputs = torch.cat([feature, normal, spherical_harmonics(direction)], dim=1)
-        return 2.0 * torch.sigmoid(self.out(self.hidden(inputs)))
+        logits: Tensor = self.out(self.hidden(inputs))
+        return logits
+
+    def factor(self, logits: Tensor, glances: Tensor, learns: bool = True) -> Tensor:
+        """``s (N, 3)`` of :meth:`network`'s logits and the person's glances ``(N, 3)``.
+
+        ``learns`` False: ``strength`` is a constant.
+        """
+        strength = self.strength if learns else self.strength.detach()
+        # The slope of 2 * sigmoid at 0 is a half.
+        return 2.0 * torch.sigmoid(logits + 2.0 * strength * glances)
+
+    def forward(
+        self, feature: Tensor, normal: Tensor, direction: Tensor, glances: Tensor
+    ) -> Tensor:
+        """``s (N, 3)``.
+
+        Args:
+            feature: Prior's features ``(N, F)``.
+            normal: Unit normals ``(N, 3)``.
+            direction: View directions ``(N, 3)``, from the camera.
+            glances: See :func:`glance`.
+        """
+        return self.factor(self.network(feature, normal, direction), glances)
 
 
 class BeliefMaps(nn.Module):

@@ -16,7 +16,7 @@ from ..scene import ByteImage, Camera, Float32Array, Normalization, StylizedView
 from ..snr.avatar import PriorLike, StylizedShape
 from ..snr.light_grid import LightGrid
 from ..snr.rendering import trace
-from ..snr.texture import BeliefMaps, smoothstep
+from ..snr.texture import BeliefMaps, glance, smoothstep
 from .adaption_settings import TextureAdaptionSettings
 from .view_rays import pixel_rays, signed_distance, unit_projection
 
@@ -34,6 +34,7 @@ class SurfacePoints:
         feature: Prior's features there ``(N, F)``.
         normal: Unit normals of the stylized surface ``(N, 3)``.
         direction: View directions ``(N, 3)``.
+        glance: The person's view-dependent part along them ``(N, 3)``, see :func:`.glance`.
         target: Stylized colours ``(N, 3)`` (zeros where no portrait gives one).
         belief: Belief in the pixel, ``(N,)`` in 0..1.
         trust: The portrait's own confidence times its mask, ``(N,)``.
@@ -45,6 +46,7 @@ class SurfacePoints:
     feature: Tensor
     normal: Tensor
     direction: Tensor
+    glance: Tensor
     target: Tensor
     belief: Tensor
     trust: Tensor
@@ -129,14 +131,22 @@ def dominance(maps: BeliefMaps, points: SurfacePoints, sharpness: float) -> Tens
     return torch.cat(out)
 
 
-def prior_answers(prior: PriorLike, x: Tensor) -> tuple[Tensor, Tensor]:
-    """View-averaged colour ``(N, 3)`` and features ``(N, F)`` at prior points, in chunks."""
-    colors, features = [], []
+def prior_answers(prior: PriorLike, x: Tensor, direction: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """View-averaged colour ``(N, 3)``, features ``(N, F)`` and glances ``(N, 3)``, in chunks.
+
+    Args:
+        prior: The frozen prior.
+        x: Prior points ``(N, 3)``.
+        direction: View directions ``(N, 3)`` of the glances.
+    """
+    colors, features, glances = [], [], []
     with torch.no_grad():
-        for part in x.split(1 << 16):
+        for part, toward in zip(x.split(1 << 16), direction.split(1 << 16), strict=True):
+            sample = prior.evaluate(part)
             colors.append(prior.color(part))
-            features.append(prior.evaluate(part).feature)
-    return torch.cat(colors), torch.cat(features)
+            features.append(sample.feature)
+            glances.append(glance(prior.radiance(part, sample, toward), colors[-1]))
+    return torch.cat(colors), torch.cat(features), torch.cat(glances)
 
 
 def _shrunk(view: StylizedView, scale: float) -> _Picture:
@@ -172,7 +182,7 @@ def _see(
     y = rays.origin[found] + distance[found, None] * direction
     normal = functional.normalize(geometry.sdf_gradient(y), dim=1)
     x = geometry.to_prior(y)
-    color, feature = prior_answers(geometry.prior, x)
+    color, feature, glances = prior_answers(geometry.prior, x, direction)
     if light is not None:
         color = light(x, color)
     target = torch.zeros_like(color)
@@ -185,7 +195,7 @@ def _see(
     index[torch.from_numpy(row), torch.from_numpy(column)] = torch.arange(len(row))
     trust = torch.tensor(picture.confidence[row, column], device=device)
     points = SurfacePoints(
-        y, color, feature, normal, direction, target, trust.clone(), trust, [index]
+        y, color, feature, normal, direction, glances, target, trust.clone(), trust, [index]
     )
     return points, depth
 
@@ -232,6 +242,7 @@ def _join(parts: list[SurfacePoints]) -> SurfacePoints:
         joined("feature"),
         joined("normal"),
         joined("direction"),
+        joined("glance"),
         joined("target"),
         joined("belief"),
         joined("trust"),

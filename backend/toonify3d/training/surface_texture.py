@@ -3,8 +3,9 @@
 The shape is frozen, so every pixel's surface point and what the prior says there are computed once;
 training touches colours only. Eq. 10: the colour of a pixel is ``s * c_tex`` at its surface point
 (the weights of a ray concentrate there); eq. 11: a palette discriminator on patches; eq. 13: masked
-L1 to the portraits. Of eq. 12 the silhouette and eikonal terms have no gradient here and are left
-out.
+L1 to the portraits; ``s`` is what the person's F_app shows along the ray over its mean, as far as
+the portraits keep it, times a small learned factor. Of eq. 12 the silhouette and eikonal terms have
+no gradient here and are left out.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from .volume_texture import reflection_penalty
 
 # Longest side of the pictures of frames without a portrait.
 SIDE_PIXELS = 224
+# Learning rate of the one number that says how much of the person's highlights the style keeps.
+STRENGTH_RATE = 5e-2
 # Smaller batches than this would not learn anything.
 LEAST_POINTS = 512
 
@@ -97,7 +100,14 @@ class TextureAdaption:
         return torch.optim.Adam(
             [
                 {"params": self.texture.global_map.parameters(), "lr": rate},
-                {"params": self.reflection.parameters(), "lr": rate / 3.0},
+                {"params": [self.reflection.strength], "lr": STRENGTH_RATE},
+                {
+                    "params": [
+                        *self.reflection.hidden.parameters(),
+                        *self.reflection.out.parameters(),
+                    ],
+                    "lr": rate / 3.0,
+                },
                 {
                     "params": self.texture.local.parameters(),
                     "lr": self.settings.grid_learning_rate,
@@ -142,6 +152,7 @@ class TextureAdaption:
         return {
             "portrait_psnr": self.portrait_psnr(),
             "points": len(self.points),
+            "highlights_kept": round(float(self.reflection.strength.detach()), 3),
             "palette": self.posterize.palette.tolist(),
         }
 
@@ -158,14 +169,21 @@ class TextureAdaption:
             (gate > settings.feature_dropout).to(target.dtype),
         )
         local = self.texture.local(points.y[rows])
-        shading = self.reflection(points.feature[rows], points.normal[rows], points.direction[rows])
+        logits = self.reflection.network(
+            points.feature[rows], points.normal[rows], points.direction[rows]
+        )
+        # How much of the highlights stays is learned with the global map alone: portraits within
+        # 0.2 rad of an end leave a texture that is free everywhere nothing to tell a highlight by.
+        gloss = self.reflection.factor(logits.detach(), points.glance[rows])
+        shading = self.reflection.factor(logits, points.glance[rows], learns=False)
         trust, weight = points.trust[rows], self.weight[rows]
-        coarse = _weighted_l1(shading.detach() * torch.sigmoid(base) - target, trust)
+        coarse = _weighted_l1(gloss * torch.sigmoid(base) - target, trust)
         # The residual learns the full correction; belief scales it where it is used.
         full = torch.sigmoid(base.detach() + local)
         color = _weighted_l1(shading * full - target, weight)
         small = local.square().mean()
-        shade, chroma = reflection_penalty(shading)
+        # The person's own highlights are 1 in the mean over directions: nothing to penalise.
+        shade, chroma = reflection_penalty(2.0 * torch.sigmoid(logits))
         total = (
             coarse
             + color
@@ -208,7 +226,10 @@ class TextureAdaption:
             logits = self.texture.global_map(points.color[rows], points.feature[rows])
             logits = logits + blend[rows, None] * self.texture.local(points.y[rows])
             shading = self.reflection(
-                points.feature[rows], points.normal[rows], points.direction[rows]
+                points.feature[rows],
+                points.normal[rows],
+                points.direction[rows],
+                points.glance[rows],
             )
             patches.append(as_patches(shading * torch.sigmoid(logits), self.settings.patch))
         return torch.cat(patches)
@@ -246,7 +267,8 @@ def load_surface_texture(state: dict[str, Any], device: torch.device | str) -> T
     texture = TextureField(global_map, local, maps, light).to(device)
     if "reflection" in state:  # not in results of earlier versions
         texture.reflection = Reflection(state["features"]).to(device)
-        texture.reflection.load_state_dict(state["reflection"])
+        # Earlier versions kept none of the person's highlights.
+        texture.reflection.load_state_dict({"strength": torch.zeros(()), **state["reflection"]})
     texture.requires_grad_(False)
     return texture
 
