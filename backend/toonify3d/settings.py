@@ -102,7 +102,9 @@ def _geometry(name: str) -> GeometryAdaptionSettings:
     if name == "paper":
         return PAPER_GEOMETRY
     steps = {"tiny": 30, "preview": 500, "standard": 1500, "high": 3000}[name]
-    return GeometryAdaptionSettings(steps=steps)
+    # On the known style 8 samples came as near as 14, with a fifth less work (one seed, preview).
+    samples = 8 if name == "preview" else GeometryAdaptionSettings.samples
+    return GeometryAdaptionSettings(steps=steps, samples=samples)
 
 
 def _texture(name: str) -> TextureAdaptionSettings:
