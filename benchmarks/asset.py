@@ -38,6 +38,7 @@ from toonify3d.portrait2d.person_regions import person_regions
 from toonify3d.progress import SilentProgress
 from toonify3d.raycast import Hits, MeshQuery, interpolate
 from toonify3d.scene import Camera, Scene, SurfaceMesh
+from toonify3d.training.refined_cameras import with_refined_cameras
 from toonify3d.training.stage1 import load_prior
 from toonify3d.training.stage2 import load_geometry
 from toonify3d.training.stage3 import load_avatar
@@ -172,7 +173,7 @@ def main() -> None:
     known = {item.name for item in fields(AssetSettings)}
     settings = AssetSettings(**{key: value for key, value in saved.items() if key in known})
     settings = parse(options.set, settings)
-    scene = Scene.load(options.job / "capture")
+    scene = with_refined_cameras(Scene.load(options.job / "capture"), options.job / "prior")
     prior = load_prior(options.job / "prior", "cpu")
     shape = load_geometry(prior, result.parent / "geometry", "cpu")
     avatar = load_avatar(shape, result.parent / "texture", "cpu")

@@ -45,6 +45,7 @@ from toonify3d.portrait2d.store import StylizedSet
 from toonify3d.progress import SilentProgress
 from toonify3d.raycast import quiet_warp
 from toonify3d.scene import Frame, Scene, StylizedView, SurfaceMesh
+from toonify3d.training.refined_cameras import with_refined_cameras
 
 TILE = 300
 MILD = ("durer_1500", "mona_lisa", "van_gogh_1889", "vermeer_pearl", "leonardo_red_chalk")
@@ -60,6 +61,10 @@ class Subject:
     frames: list[Frame]
 
 
+def _scene(job: Path) -> Scene:
+    return with_refined_cameras(Scene.load(job / "capture"), job / "prior")
+
+
 def subjects(options: argparse.Namespace) -> list[Subject]:
     out = []
     progress = SilentProgress()
@@ -67,7 +72,7 @@ def subjects(options: argparse.Namespace) -> list[Subject]:
         name, job = item.split("=", 1)
         if options.only and name not in options.only:
             continue
-        scene, mesh = Scene.load(Path(job) / "capture"), load_mesh(Path(job) / "prior/mesh.npz")
+        scene, mesh = _scene(Path(job)), load_mesh(Path(job) / "prior/mesh.npz")
         person = pipeline.study_person(scene, mesh, progress)
         ranked = sorted(scene.frames, key=lambda f: abs(f.yaw))
         side = min(scene.frames, key=lambda f: abs(f.yaw - 0.65))
@@ -321,7 +326,7 @@ def main() -> None:
     bench = Bench(options)
     for item in options.faces:
         name, job = item.split("=", 1)
-        bench.gallery(name, Scene.load(Path(job) / "capture"))
+        bench.gallery(name, _scene(Path(job)))
     for subject in subjects(options):
         bench.subject(subject, paths)
     bench.save()
