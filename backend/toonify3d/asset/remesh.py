@@ -156,6 +156,7 @@ def remesh(
         mesh.slide()
         # Thin parts and limits take more than the area says: steer to the count.
         scale *= float(np.clip(np.sqrt(len(mesh.faces) / (1.01 * target)), 0.9, 1.1))
+    mesh.grow(target)
     mesh.trim(target)
     mesh.flip()
     mesh.slide()
@@ -211,7 +212,20 @@ class _Mesh:
     def split(self) -> None:
         """Put a vertex into every edge that is too long."""
         edges = Edges.of(self.faces)
-        chosen = self._relative(edges) > LONGEST
+        self._split(edges, self._relative(edges) > LONGEST)
+
+    def grow(self, target: int) -> None:
+        """Split the relatively longest edges until there are ``target`` faces, or one fewer."""
+        missing = (target - len(self.faces)) // 2
+        if missing <= 0:
+            return
+        edges = Edges.of(self.faces)
+        ratio = np.where(edges.inner & ~self._rim(edges), self._relative(edges), 0.0)
+        chosen = np.zeros(len(ratio), dtype=bool)
+        chosen[np.argsort(-ratio, kind="stable")[:missing]] = True
+        self._split(edges, chosen)
+
+    def _split(self, edges: Edges, chosen: BoolArray) -> None:
         middle = self.vertices[edges.ends[chosen]].mean(axis=1)
         rim = self._rim(edges)[chosen]
         middle[rim] = self.to_rim(middle[rim])
