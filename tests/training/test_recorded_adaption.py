@@ -21,6 +21,8 @@ from toonify3d.errors import CancelledError
 from toonify3d.progress import SilentProgress
 from toonify3d.scene import Displacement, Normalization, Scene, StylizedView
 from toonify3d.snr.adapted import AdaptedGeometry
+from toonify3d.snr.avatar import StylizedGeometry
+from toonify3d.snr.deformation import Deformation
 from toonify3d.snr.fields import FieldSettings
 from toonify3d.snr.prior import Prior
 from toonify3d.training import adaption_loop
@@ -31,6 +33,7 @@ from toonify3d.training.finetune import FieldFinetune
 from toonify3d.training.packed_rows import PackedRows
 from toonify3d.training.palette import Posterize, lab_of, to_lab
 from toonify3d.training.recorded_step import CudaRecorder, Recordings, _lack_of_memory
+from toonify3d.training.surface_texture import TextureAdaption, prepare
 from toonify3d.training.view_rays import PatchRays, ViewRays, pixel_rays
 from toonify3d.training.volume_texture import VolumeAdaption
 
@@ -78,6 +81,18 @@ VOLUME = TextureAdaptionSettings(
     warm_steps=3,
     discriminator_weight=1.0,
     discriminator_from=0.2,
+)
+SURFACE = TextureAdaptionSettings(
+    steps=12,
+    points=512,
+    levels=3,
+    base_resolution=16,
+    finest_resolution=64,
+    log2_table=12,
+    side_views=2,
+    patches=4,
+    patch=8,
+    discriminator_every=3,
 )
 Captured = tuple[Scene, list[StylizedView]]
 
@@ -128,6 +143,14 @@ def _painting(settings: TextureAdaptionSettings) -> Callable[..., Any]:
     return make
 
 
+def _texturing(captured: Captured) -> TextureAdaption:
+    scene, views = captured
+    prior = _prior(GRID)
+    freeze(prior)
+    geometry = StylizedGeometry(prior, Deformation().requires_grad_(False))
+    return prepare(scene, geometry, views, views[0].image, SURFACE)
+
+
 METHODS: dict[str, Callable[..., Any]] = {
     "bending": _bending,
     "tuning, guided": _tuning(TUNE, GRID),
@@ -135,9 +158,10 @@ METHODS: dict[str, Callable[..., Any]] = {
     "tuning, joint": _tuning(JOINT, FREQUENCY),
     "painting, published": _painting(VOLUME),
     "painting, guided": _painting(replace(VOLUME, sampler="guided")),
+    "painting the surface": _texturing,
 }
-# Recordings of a whole run: bending starts, the fine residual starts.
-RECORDED = {"bending": 3}
+# Recordings of a whole run: bending starts, the fine residual starts; with and without judging.
+RECORDED = {"bending": 3, "painting the surface": 2}
 
 
 class Warned(SilentProgress):

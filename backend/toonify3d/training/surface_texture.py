@@ -11,7 +11,8 @@ no gradient here and are left out.
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from ..snr.light_grid import LightGrid
 from ..snr.texture import BeliefMaps, GlobalColorMap, LocalResidual, Reflection, TextureField
 from .adaption_settings import TextureAdaptionSettings
 from .discriminator import PaletteDiscriminator, adversarial_terms, adversarial_weight, as_patches
+from .packed_rows import PackedRows
 from .palette import Posterize, style_palette
 from .surface_cache import SurfacePoints, camera_points, dominance, portrait_points
 from .volume_texture import reflection_penalty
@@ -33,6 +35,18 @@ SIDE_PIXELS = 224
 STRENGTH_RATE = 5e-2
 # Smaller batches than this would not learn anything.
 LEAST_POINTS = 512
+
+
+class Shape(NamedTuple):
+    """What the kernels of a step depend on.
+
+    Attributes:
+        points: Surface points of the batch.
+        judged: Whether it is the discriminator's turn.
+    """
+
+    points: int
+    judged: bool
 
 
 class TextureAdaption:
@@ -74,13 +88,21 @@ class TextureAdaption:
         self.discriminator = PaletteDiscriminator().to(device)
         self.posterize = Posterize(palette)
         self.weight = points.belief * dominance(belief, points, settings.view_sharpness)
+        given = {field.name: getattr(points, field.name) for field in fields(points)}
+        arrays = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+        self._rows = PackedRows(arrays | {"weight": self.weight})
+        packed: dict[str, Any] = self._rows.columns()
+        self.weight = packed["weight"]
+        self.points = points = replace(points, **{name: packed[name] for name in arrays})
         self.blend = _together(belief, points.y)
         self.side_blend = None if sides is None else _together(belief, sides.y)
         self.windows = _windows(points, settings.patch)
-        self.side_windows = [] if sides is None else _windows(sides, settings.patch)
+        nowhere = self.windows[:0]
+        self.side_windows = nowhere if sides is None else _windows(sides, settings.patch)
         self.generator = torch.Generator(device).manual_seed(settings.seed)
-        self.random = np.random.default_rng(settings.seed)
         self.count = settings.points
+        self._style_weight = torch.zeros((), device=device)
+        self._shape = Shape(0, False)
         self._calls = 0
 
     def modules(self) -> nn.ModuleDict:
@@ -121,7 +143,7 @@ class TextureAdaption:
 
     def generators(self) -> dict[str, torch.Generator | np.random.Generator]:
         """See :class:`.adaption_loop.Adaption`."""
-        return {"points": self.generator, "patches": self.random}
+        return {"points": self.generator}
 
     def shrink(self) -> int | None:
         """See :class:`.adaption_loop.Adaption`."""
@@ -156,27 +178,45 @@ class TextureAdaption:
             "palette": self.posterize.palette.tolist(),
         }
 
-    def losses(self, fraction: float) -> tuple[Tensor, dict[str, float]]:
+    def losses(self, fraction: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Eq. 12 on one batch, ``fraction`` 0 to 1 of the way through the run."""
+        self.prepare(fraction)
+        return self.batch_losses()
+
+    def prepare(self, fraction: float) -> Shape:
+        """See :class:`.adaption_loop.Recordable`."""
+        settings = self.settings
+        self._calls += 1
+        turn = settings.discriminator_weight > 0 and len(self.windows) > 0
+        turn = turn and self._calls % settings.discriminator_every == 0
+        self._style_weight.fill_(
+            adversarial_weight(fraction, settings) * settings.discriminator_every
+        )
+        self._shape = Shape(self.count, turn)
+        return self._shape
+
+    def batch_losses(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """See :class:`.adaption_loop.Recordable`."""
         points, settings = self.points, self.settings
         device = points.y.device
-        rows = torch.randint(len(points), (self.count,), generator=self.generator, device=device)
-        target = points.target[rows]
+        rows = torch.randint(
+            len(points), (self._shape.points,), generator=self.generator, device=device
+        )
+        row = self._rows.take(rows)
+        target = row["target"]
         gate = torch.rand((len(rows), 1), generator=self.generator, device=device)
         base = self.texture.global_map(
-            points.color[rows],
-            points.feature[rows],
+            row["color"],
+            row["feature"],
             (gate > settings.feature_dropout).to(target.dtype),
         )
-        local = self.texture.local(points.y[rows])
-        logits = self.reflection.network(
-            points.feature[rows], points.normal[rows], points.direction[rows]
-        )
+        local = self.texture.local(row["y"])
+        logits = self.reflection.network(row["feature"], row["normal"], row["direction"])
         # How much of the highlights stays is learned with the global map alone: portraits within
         # 0.2 rad of an end leave a texture that is free everywhere nothing to tell a highlight by.
-        gloss = self.reflection.factor(logits.detach(), points.glance[rows])
-        shading = self.reflection.factor(logits, points.glance[rows], learns=False)
-        trust, weight = points.trust[rows], self.weight[rows]
+        gloss = self.reflection.factor(logits.detach(), row["glance"])
+        shading = self.reflection.factor(logits, row["glance"], learns=False)
+        trust, weight = row["trust"], row["weight"]
         coarse = _weighted_l1(gloss * torch.sigmoid(base) - target, trust)
         # The residual learns the full correction; belief scales it where it is used.
         full = torch.sigmoid(base.detach() + local)
@@ -191,32 +231,25 @@ class TextureAdaption:
             + settings.reflection_weight * shade
             + settings.monochrome_weight * chroma
         )
-        values = {"color": float(color.detach()), "global": float(coarse.detach())}
-        values["reflection"] = float(shade.detach())
-        self._calls += 1
-        if settings.discriminator_weight > 0 and self._calls % settings.discriminator_every == 0:
-            adversarial, palette = self._adversarial(fraction)
+        values = {"color": color, "global": coarse, "reflection": shade, "total": coarse + color}
+        if self._shape.judged:
+            adversarial, values["palette"] = self._adversarial()
             total = total + adversarial
-            values["palette"] = palette
-        values["total"] = float(coarse.detach() + color.detach())
-        return total, values
+        return total, {name: value.detach() for name, value in values.items()}
 
-    def _adversarial(self, fraction: float) -> tuple[Tensor, float]:
+    def _adversarial(self) -> tuple[Tensor, Tensor]:
         """Both sides of eq. 11 in one loss; D is a constant where the fields are concerned."""
         settings = self.settings
         real_rows = self._draw(self.windows, settings.patches)
-        if not len(real_rows):
-            return self.points.y.new_zeros(()), 0.0
         target = self.points.target[real_rows.reshape(-1)]
         real = as_patches(self.posterize(target), settings.patch)
         fake = self._fake()
-        own, fields = adversarial_terms(self.discriminator, real, fake, settings.r1_weight)
-        scale = adversarial_weight(fraction, settings) * settings.discriminator_every
-        return own + scale * fields, float(fields.detach())
+        own, judged = adversarial_terms(self.discriminator, real, fake, settings.r1_weight)
+        return own + self._style_weight * judged, judged
 
     def _fake(self) -> Tensor:
         """Patches ``(B, 3, P, P)`` of ``s * c_tex``, from portraits and from side frames."""
-        half = self.settings.patches // 2 if self.side_windows else 0
+        half = self.settings.patches // 2 if len(self.side_windows) else 0
         parts = [(self.points, self.blend, self._draw(self.windows, self.settings.patches - half))]
         if self.sides is not None and self.side_blend is not None and half:
             parts.append((self.sides, self.side_blend, self._draw(self.side_windows, half)))
@@ -234,15 +267,12 @@ class TextureAdaption:
             patches.append(as_patches(shading * torch.sigmoid(logits), self.settings.patch))
         return torch.cat(patches)
 
-    def _draw(self, windows: list[Tensor], count: int) -> Tensor:
-        """``count`` windows of point rows, ``(B, P, P)``, flipped at random."""
-        if not windows:
-            return torch.zeros((0, self.settings.patch, self.settings.patch), dtype=torch.int64)
-        chosen = [windows[i] for i in self.random.integers(0, len(windows), count)]
-        flips = self.random.random(count) < 0.5
-        return torch.stack(
-            [window.flip(1) if flip else window for window, flip in zip(chosen, flips, strict=True)]
-        )
+    def _draw(self, windows: Tensor, count: int) -> Tensor:
+        """``count`` windows of point rows, ``(B, P, P)``, mirrored at random."""
+        random, device = self.generator, windows.device
+        chosen = windows[torch.randint(len(windows), (count,), generator=random, device=device)]
+        mirrored = torch.rand((count, 1, 1), generator=random, device=device) < 0.5
+        return torch.where(mirrored, chosen.flip(2), chosen)
 
     @torch.no_grad()
     def portrait_psnr(self, count: int = 60_000) -> float:
@@ -319,14 +349,13 @@ def _weighted_l1(difference: Tensor, weight: Tensor) -> Tensor:
     return (rounded.mean(1) * weight).sum() / weight.sum().clamp(min=1e-3)
 
 
-def _windows(points: SurfacePoints, side: int) -> list[Tensor]:
-    """Windows ``(side, side)`` of point rows without a gap, at half overlap, over all views."""
-    out = []
+def _windows(points: SurfacePoints, side: int) -> Tensor:
+    """Windows ``(W, side, side)`` of point rows without a gap, at half overlap, over all views."""
+    out = [torch.zeros((0, side, side), dtype=torch.int64)]
     for index in points.index:
         if min(index.shape) < side:
             continue
         tiles = index.unfold(0, side, side // 2).unfold(1, side, side // 2)
         tiles = tiles.reshape(-1, side, side)
-        whole = (tiles >= 0).flatten(1).all(1)
-        out += list(tiles[whole].to(points.y.device))
-    return out
+        out.append(tiles[(tiles >= 0).flatten(1).all(1)])
+    return torch.cat(out).to(points.y.device)
