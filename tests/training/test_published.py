@@ -161,8 +161,16 @@ def test_projection_keeps_only_what_reaches_the_surface() -> None:
 def test_finetuning_reaches_the_portraits_and_knows_its_way_back(captured, tmp_path: Path) -> None:
     scene, views = captured
     prior = sphere_prior(FREQUENCY)
-    # So short a run depends on its rays: of four seeds with 64 rays two miss the mark.
-    settings = replace(HIERARCHICAL, rays=256, coarse_samples=12, fine_samples=12, seed=2)
+    # Long enough that the rays drawn do not decide: 0.40 to 0.53 of the way is left with the seeds
+    # 0 to 3, where 60 steps at twice the rate leave 0.19 to 1.03.
+    settings = replace(
+        HIERARCHICAL,
+        steps=150,
+        rays=128,
+        field_learning_rate=2e-3,
+        coarse_samples=12,
+        fine_samples=12,
+    )
     geometry = adapt_geometry(
         scene, prior, views, None, tmp_path, settings, "cpu", SilentProgress()
     )
