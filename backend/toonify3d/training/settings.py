@@ -58,6 +58,9 @@ class PriorSettings:
     which pushes a soft surface outwards)."""
     divide_color: bool = True
     """Divide the accumulated colour of eq. 5 by the accumulated density before comparing."""
+    divide_depth: bool = True
+    """Divide the accumulated distance of eq. 2 by the accumulated density before comparing. As
+    printed, density missing at an outline counts as distance zero, which swells the surface."""
     weight_eikonal: float = 0.3
     """Weight of the eikonal term, eq. 7 (paper: 0.1)."""
     weight_empty: float = 0.5
@@ -175,6 +178,7 @@ PAPER = PriorSettings(
     learn_inv_s=True,
     enough_coverage=0.0,
     divide_color=False,
+    divide_depth=False,
     weight_eikonal=0.1,
     view_from=0.0,
     mvs_until=0.0,
