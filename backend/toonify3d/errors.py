@@ -33,6 +33,9 @@ class TrainingError(ToonifyError):
     """Training could not go on (diverged repeatedly, out of memory): one clear sentence."""
 
 
+KEPT = " What is done so far is kept: then resume the job."
+"""Follows :func:`disk_sentence` where the user has a job and a Resume button."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _UNUSABLE = {
     *(errno.EROFS, errno.EACCES, errno.EPERM),

@@ -17,7 +17,7 @@ import numpy as np
 from .asset.pipeline import build_asset, extract_mesh
 from .capture.pipeline import check_source, run_capture
 from .devices import resolve_device
-from .errors import CancelledError, InputError, ToonifyError, disk_sentence
+from .errors import KEPT, CancelledError, InputError, ToonifyError, disk_sentence
 from .meshes import load_mesh, save_mesh
 from .plan import Style, prepare, step_folders, step_keys, unfinished
 from .portrait2d.adapters.base import open_stylizer, stylize_with
@@ -98,7 +98,7 @@ def _run(context: RunContext, settings: JobSettings, style: Style | None) -> Pat
     except Exception as error:
         sentence = disk_sentence(error, context.job.root) if isinstance(error, OSError) else None
         if sentence is not None:
-            reporter.failed("unwritable", sentence)
+            reporter.failed("unwritable", sentence + KEPT)
         else:
             reporter.failed("defect", f"{type(error).__name__}: {error}")
         raise

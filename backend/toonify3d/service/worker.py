@@ -17,6 +17,7 @@ from ..errors import (
     EXIT_DEFECT,
     EXIT_INPUT,
     EXIT_OK,
+    KEPT,
     CancelledError,
     InputError,
     ToonifyError,
@@ -65,7 +66,7 @@ def _diagnosis(error: Exception, root: Path) -> tuple[str, str]:
         return "job_gone", f"The job folder '{root}' was deleted while the job ran; start it again."
     sentence = disk_sentence(error, root) if isinstance(error, OSError) else None
     if sentence is not None:
-        return "unwritable", sentence
+        return "unwritable", sentence + KEPT
     return "defect", f"{type(error).__name__}: {error}"
 
 
