@@ -43,9 +43,9 @@ from toonify3d.portrait2d.exemplarkind import choose_look
 from toonify3d.portrait2d.settings import StylizeSettings
 from toonify3d.portrait2d.store import StylizedSet
 from toonify3d.progress import SilentProgress
-from toonify3d.raycast import quiet_warp
 from toonify3d.scene import Frame, Scene, StylizedView, SurfaceMesh
 from toonify3d.training.refined_cameras import with_refined_cameras
+from toonify3d.warp_start import start_warp
 
 TILE = 300
 MILD = ("durer_1500", "mona_lisa", "van_gogh_1889", "vermeer_pearl", "leonardo_red_chalk")
@@ -319,7 +319,7 @@ def main() -> None:
     if options.merge:
         merge(options.merge, options.out)
         return
-    quiet_warp()
+    start_warp()
     paths = sorted(options.data.glob("exemplar_*/exemplar.*"))
     chosen = options.exemplars
     paths = [p for p in paths if not chosen or p.parent.name.removeprefix("exemplar_") in chosen]

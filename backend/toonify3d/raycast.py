@@ -14,6 +14,7 @@ import numpy.typing as npt
 import warp as wp
 
 from .scene import Camera, Float32Array, FloatArray
+from .warp_start import start_warp
 
 IntArray = npt.NDArray[np.int64]
 FAR = 1.0e6
@@ -52,12 +53,6 @@ def _closest(
         hit[i] = wp.vec3(wp.length(near - points[i]), query.u, query.v)
 
 
-def quiet_warp() -> None:
-    """Start Warp without its greeting, which would land in the commands' output."""
-    wp.config.log_level = wp.LOG_ERROR
-    wp.init()
-
-
 @dataclass(frozen=True)
 class Hits:
     """Answers of a query.
@@ -83,7 +78,7 @@ class MeshQuery:
     """
 
     def __init__(self, vertices: FloatArray, faces: IntArray, device: str = "cpu") -> None:
-        quiet_warp()
+        start_warp()
         self.device = device
         # Single precision keeps more digits round the mesh's own centre.
         self.center = (vertices.min(axis=0) + vertices.max(axis=0)) / 2

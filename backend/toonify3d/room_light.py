@@ -18,6 +18,7 @@ from scipy.spatial import cKDTree
 
 from .files import write_atomic
 from .scene import Float32Array, FloatArray
+from .srgb import to_linear, to_srgb
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 _NEIGHBOURS = 4
@@ -51,20 +52,6 @@ class RoomLight:
     def scaled(self, strength: float) -> RoomLight:
         """The same light with its gain times ``strength``."""
         return dataclasses.replace(self, gain=self.gain * strength)
-
-
-def to_linear(color: npt.NDArray[Any]) -> FloatArray:
-    """sRGB values 0..1 to linear ones (IEC 61966-2-1)."""
-    c = np.asarray(color, np.float64)
-    return np.asarray(
-        np.where(c <= 0.04045, c / 12.92, ((np.maximum(c, 0) + 0.055) / 1.055) ** 2.4)
-    )
-
-
-def to_srgb(linear: npt.NDArray[Any]) -> FloatArray:
-    """Linear light of any shape as sRGB values 0..1, clipped."""
-    c = np.clip(np.asarray(linear, np.float64), 0.0, 1.0)
-    return np.asarray(np.where(c <= 0.0031308, 12.92 * c, 1.055 * c ** (1 / 2.4) - 0.055))
 
 
 def remove_light(color: npt.NDArray[Any], gain: FloatArray) -> Float32Array:

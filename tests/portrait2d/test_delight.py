@@ -23,10 +23,9 @@ from toonify3d.room_light import (
     load_room_light,
     remove_light,
     save_room_light,
-    to_linear,
-    to_srgb,
 )
 from toonify3d.scene import SurfaceMesh
+from toonify3d.srgb import to_linear, to_srgb
 
 LAMPS = ((-0.8, -0.55, 0.25), (0.8, -0.55, 0.25), (0.0, -0.6, 0.8))
 AMBIENT, DIFFUSE = 0.6, 0.6

@@ -21,11 +21,12 @@ from test_stage3 import SETTINGS, YAWS, SavedBend, surface
 from toonify3d.portrait2d.light_fit import LitPlaces, fit_light, sphere_directions
 from toonify3d.progress import SilentProgress
 from toonify3d.raycast import MeshQuery
-from toonify3d.room_light import RoomLight, remove_light, to_linear, to_srgb
+from toonify3d.room_light import RoomLight, remove_light
 from toonify3d.scene import Normalization
 from toonify3d.snr.avatar import StylizedGeometry
 from toonify3d.snr.light_grid import LightGrid
 from toonify3d.snr.rendering import render_view
+from toonify3d.srgb import to_linear, to_srgb
 from toonify3d.training.stage3 import adapt_texture, load_avatar
 
 LIGHTS = ((-0.8, -0.6, 0.0), (0.8, -0.6, 0.0), (0.0, -0.6, 0.8))

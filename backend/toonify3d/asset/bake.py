@@ -121,11 +121,6 @@ class Bake:
     on_surface: float
     utilization: float
 
-    @property
-    def albedo8(self) -> ByteImage:
-        """The albedo with 8 bits per channel, for formats and viewers that take no more."""
-        return to_bytes(self.albedo)
-
 
 def to_bytes(image: TextureImage) -> ByteImage:
     """8 bits per channel of 8 or 16."""

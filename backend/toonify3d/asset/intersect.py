@@ -13,8 +13,8 @@ import numpy.typing as npt
 import warp as wp
 
 from ..meshes import edge_adjacency
-from ..raycast import quiet_warp
 from ..scene import FloatArray
+from ..warp_start import start_warp
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -69,7 +69,7 @@ def crossing_faces(vertices: FloatArray, faces: IntArray) -> BoolArray:
 
     Two triangles cross exactly when an edge of one of them crosses the other.
     """
-    quiet_warp()
+    start_warp()
     center = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
     scale = 2.0 / max(float(np.ptp(vertices, axis=0).max()), 1e-30)
     exact = (vertices - center) * scale

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import warp as wp
 
-from ..raycast import quiet_warp
 from ..scene import Float32Array, FloatArray
+from ..warp_start import start_warp
 
 IntArray = npt.NDArray[np.int64]
 # Two triangles overlap when a texel centre lies deeper than this (in texels) inside both; shared
@@ -65,7 +65,7 @@ def _cover(
 def _run(
     corners: FloatArray, width: int, first_row: int, rows: int, margin: float, device: str
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    quiet_warp()
+    start_warp()
     owner: Any = wp.full((rows, width), -1, dtype=int, device=device)
     count: Any = wp.zeros((rows, width), dtype=int, device=device)
     points = wp.array(np.ascontiguousarray(corners), dtype=wp.vec2d, device=device)

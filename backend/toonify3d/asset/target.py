@@ -19,7 +19,6 @@ from .uv import Atlas
 
 IntArray = npt.NDArray[np.int64]
 FORMATS = (".obj", ".glb", ".gltf", ".ply")
-UP_AXES = ("auto", "z", "y")
 # Files that are Y up (glTF always; OBJ as Blender writes it) to Z up.
 FROM_Y_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 SCALES = {0.001: "millimetres", 0.01: "centimetres", 0.0254: "inches"}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .. import srgb
 from ..scene import FloatArray
 
 REFERENCE_WHITE = 203.0
@@ -40,9 +41,9 @@ def to_srgb(values: FloatArray, kind: str) -> FloatArray:
         ``(..., 3)`` in 0 to 1.
     """
     if kind == "SDR":
-        return srgb_curve(_into_gamut(srgb_light(values)))
+        return srgb.to_srgb(_into_gamut(srgb.to_linear(values)))
     light = hlg_light(values) if kind == "HLG" else pq_light(values)
-    return srgb_curve(np.clip(roll_off(_into_gamut(light / REFERENCE_WHITE)), 0.0, 1.0))
+    return srgb.to_srgb(np.clip(roll_off(_into_gamut(light / REFERENCE_WHITE)), 0.0, 1.0))
 
 
 def hlg_light(values: FloatArray) -> FloatArray:
@@ -76,18 +77,6 @@ def roll_off(light: FloatArray) -> FloatArray:
     x = np.minimum(x, top)
     curved = KNEE + (1.0 - KNEE) * x * (1.0 + x / top**2) / (1.0 + x)
     return np.asarray(light * np.where(largest > KNEE, curved / largest, 1.0))
-
-
-def srgb_curve(light: FloatArray) -> FloatArray:
-    """sRGB signal of linear light in 0 to 1 (IEC 61966-2-1)."""
-    safe = np.clip(light, 0.0, 1.0)
-    return np.where(safe <= 0.0031308, 12.92 * safe, 1.055 * safe ** (1 / 2.4) - 0.055)
-
-
-def srgb_light(values: FloatArray) -> FloatArray:
-    """Linear light 0..1 of sRGB values of any shape: the inverse of :func:`srgb_curve`."""
-    safe = np.clip(values, 0.0, 1.0)
-    return np.where(safe <= 0.04045, safe / 12.92, ((safe + 0.055) / 1.055) ** 2.4)
 
 
 def cube_file(kind: str, size: int = TABLE_SIZE) -> str:

@@ -16,14 +16,9 @@ import numpy.typing as npt
 from ..capture import landmarks as lm
 from ..progress import Progress
 from ..raycast import MeshQuery, interpolate
-from ..room_light import (
-    RoomLight,
-    load_room_light,
-    remove_light,
-    save_room_light,
-    to_linear,
-)
+from ..room_light import RoomLight, load_room_light, remove_light, save_room_light
 from ..scene import ByteImage, Camera, Float32Array, FloatArray, Frame, Scene, SurfaceMesh
+from ..srgb import to_linear
 from .colorspace import blur, sample, smoothstep, to_lab
 from .exemplar import Exemplar
 from .exemplarkind import choose_look

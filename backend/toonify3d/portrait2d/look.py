@@ -20,9 +20,6 @@ from .surface import Observations
 from .tones import PaintTones, kept_shading
 from .transport import ColourMap, plane_transport
 
-ATTRIBUTES = 12
-"""skin, hair, clothes, beard, local x y z, normal z, prior L a b, change of light (paintings) or
-lit side of the form (cel)."""
 _EYE_SHADE, _EYE_CLARITY = 0.7, 0.6
 """How far eyes darken with the skin round them, and how much their contrast is raised."""
 _BROAD = 0.12

@@ -58,11 +58,6 @@ class HashEncoding(Encoding):
         self.register_buffer("levels", torch.tensor(rows, dtype=torch.int32), persistent=False)
         self.table = nn.Parameter((torch.rand((offset, features)) * 2.0 - 1.0) * 1e-4)
 
-    @property
-    def finest_cell(self) -> float:
-        """Edge length of the finest active cell in unit space."""
-        return 2.0 / float(self.levels[max(self.active, 1) - 1, 0])
-
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See :class:`Encoding`. Differentiable by the table and, through the features, by x."""
         if x.device.type in ("cpu", "cuda") and x.dtype == torch.float32:

@@ -167,14 +167,6 @@ def sample_around(
     return sections((center[:, None] + half_width * u).clamp(min=1e-4))
 
 
-def sample_uniform(
-    near: torch.Tensor, far: torch.Tensor, count: int, generator: torch.Generator | None = None
-) -> Samples:
-    """Even sections over ``[near, far]``, each ``(R,)``."""
-    u = jittered_edges(len(near), count, near.device, generator)
-    return sections(near[:, None] + (far - near)[:, None] * u)
-
-
 def sample_along(
     field: DistanceField,
     origins: torch.Tensor,

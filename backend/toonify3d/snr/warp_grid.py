@@ -22,6 +22,8 @@ from typing import Any
 import torch
 import warp as wp
 
+from ..warp_start import start_warp
+
 PRIME_Y = wp.constant(wp.uint32(2654435761))
 PRIME_Z = wp.constant(wp.uint32(805459861))
 
@@ -195,12 +197,6 @@ def _launch(
     wp.launch(kernel, dim=(bounds[1], count), inputs=arguments(0), device=device)
     for job in jobs:
         job.result()
-
-
-def start_warp() -> None:
-    """Start Warp silently: its greeting would land in the command line's output."""
-    wp.config.log_level = wp.LOG_ERROR
-    wp.init()
 
 
 def warp_device(x: torch.Tensor) -> Any:

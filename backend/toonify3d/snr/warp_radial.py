@@ -9,7 +9,7 @@ import numpy as np
 import warp as wp
 
 from ..scene import FloatArray
-from .warp_grid import start_warp
+from ..warp_start import start_warp
 
 
 @wp.kernel(enable_backward=False)
