@@ -32,6 +32,8 @@ OVERLAP_SIZE = 2048
 # Triangles round an overlap that are cut off with it.
 TAB_RINGS = 6
 TAB_TRIES = 64
+# Border edges compared with all others at once: bounds the memory.
+BORDER_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,9 @@ def _overlapping_tab(uv: FloatArray, faces: IntArray) -> BoolArray | None:
     """
     low = uv.min(axis=0)
     unit = (uv - low) / np.ptp(uv, axis=0).max()
-    pairs = overlapping_faces(unit, faces, OVERLAP_SIZE if len(faces) > 500 else OVERLAP_SIZE // 4)
+    found = overlapping_faces(unit, faces, OVERLAP_SIZE if len(faces) > 500 else OVERLAP_SIZE // 4)
+    # Slivers pass between texel centres here, and would lie on one in the finished atlas.
+    pairs = np.concatenate([found, crossing_borders(unit, faces)])
     if not len(pairs):
         return None
     first, second, _ = half_edge_twins(faces)
@@ -207,6 +211,35 @@ def _overlapping_tab(uv: FloatArray, faces: IntArray) -> BoolArray | None:
             break
         tab = wider
     return tab
+
+
+def crossing_borders(uv: FloatArray, faces: IntArray) -> IntArray:
+    """Pairs of faces ``(P, 2)`` whose border edges cross one another, exactly.
+
+    Args:
+        uv: ``(N, 2)``.
+        faces: ``(F, 3)`` of one chart, all turning the same way.
+    """
+    shared = half_edge_twins(faces)
+    border = np.setdiff1d(np.arange(3 * len(faces)), np.concatenate(shared[:2]))
+    after = border // 3 * 3 + (border + 1) % 3
+    ends = uv[faces.reshape(-1)[np.stack([border, after], axis=1)]]
+    found = [np.zeros((0, 2), dtype=np.int64)]
+    for first in range(0, len(border), BORDER_BLOCK):
+        block = ends[first : first + BORDER_BLOCK]
+        # An end that two edges share lies on both: the product is 0, no crossing.
+        cross = (_sides(block, ends).prod(2) < 0.0) & (_sides(ends, block).prod(2) < 0.0).T
+        rows, columns = np.nonzero(cross)
+        pairs = np.stack([border[first + rows], border[columns]], axis=1) // 3
+        found.append(pairs[pairs[:, 0] < pairs[:, 1]])
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def _sides(lines: FloatArray, edges: FloatArray) -> FloatArray:
+    """``(L, E, 2)``: above 0 where an edge's ends lie left of a line; both ``(., 2, 2)``."""
+    along = (lines[:, 1] - lines[:, 0])[:, None, None]
+    offset = edges[None] - lines[:, :1, None]
+    return np.asarray(along[..., 0] * offset[..., 1] - along[..., 1] * offset[..., 0])
 
 
 def _ring(region: BoolArray, links: tuple[IntArray, IntArray]) -> BoolArray:
