@@ -226,3 +226,37 @@ def test_cameras_of_another_capture_are_refused(scene: Scene, tmp_path: Path) ->
 def test_the_paper_corrects_no_camera() -> None:
     assert not (PAPER.refine_cameras or PAPER.refine_focal or PAPER.refine_exposure)
     assert PAPER.fields.view_input == "direction"
+
+
+def _unit_centers(scene: Scene) -> torch.Tensor:
+    world = np.stack([frame.camera.center for frame in scene.frames])
+    return torch.tensor(scene.normalization.to_unit(world), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_what_moves_turns_or_scales_the_whole_head_is_no_correction(
+    scene: Scene, axis: int
+) -> None:
+    corrections = _random_corrections(scene)
+    turns, shifts = (value.detach().clone() for value in corrections.motions())
+    centers = _unit_centers(scene)
+    unit = torch.eye(3)[axis].expand_as(centers)
+    with torch.no_grad():  # all cameras look up a little: the head sinks
+        nearer = centers / centers.square().sum(1, keepdim=True)
+        corrections.rotation += 0.01 * torch.linalg.cross(nearer, unit)
+        corrections.rotation += 0.02 * unit
+        corrections.translation += 0.01 * torch.linalg.cross(unit, centers)
+        corrections.translation += 0.01 * unit + 0.03 * centers
+    after = corrections.motions()
+    assert torch.allclose(after[0], turns, atol=1e-5)
+    assert torch.allclose(after[1], shifts, atol=1e-5)
+
+
+def test_one_cameras_own_turn_is_kept(scene: Scene) -> None:
+    corrections = _random_corrections(scene)
+    with torch.no_grad():
+        corrections.rotation.zero_()
+        corrections.translation.zero_()
+        corrections.rotation[3] = torch.tensor([0.0, 0.0, 0.01])
+    turns = corrections.motions()[0].detach()
+    assert float(turns[3, 2]) > 0.006 and float(turns[:3].abs().max()) < 0.003
