@@ -124,7 +124,9 @@ class Bench:
     def prior(self, name: str) -> Prior:
         """Stage I, trained when it is not there."""
         settings: PriorSettings = preset_settings(self.preset)[0].prior
-        settings = replace(settings, steps=self._steps(settings.steps), **PRIORS[name])
+        # The cameras are the truth's: correcting them could only make them worse.
+        settings = replace(settings, refine_cameras=False, steps=self._steps(settings.steps))
+        settings = replace(settings, **PRIORS[name])
         if name == "prior" and not (self.scene.root / "depth").exists() and self.given is None:
             compute_depth(self.scene, DepthSettings(), "cpu", SilentProgress())
         if self.given is not None:
