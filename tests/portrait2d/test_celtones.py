@@ -11,9 +11,9 @@ from test_regions import MIDDLE, body
 from toonify3d.capture import landmarks as lm
 from toonify3d.portrait2d.celtones import calm_colours, flat_steps, form_shadow, lit_share
 from toonify3d.portrait2d.colorspace import to_lab
+from toonify3d.portrait2d.drawnorgans import whole_shape
 from toonify3d.portrait2d.exemplar import analyse
 from toonify3d.portrait2d.exemplarkind import choose_look
-from toonify3d.portrait2d.facelayer import _whole_organ
 from toonify3d.portrait2d.regions import Regions
 from toonify3d.portrait2d.strokes import Canvas, GuideWeights, lay_strokes, prepare_source
 from toonify3d.portrait2d.tones import tone_curve
@@ -173,9 +173,9 @@ def _brow(extra):
 
 def test_a_fringe_that_runs_into_a_brow_is_none_and_a_lid_s_line_leaves_no_stump():
     fringe = _brow(lambda x, y: (np.abs(x) < 0.35) & (y < 0.0))
-    assert _whole_organ(*fringe, 0.4) is None
-    alone = _whole_organ(*_brow(lambda x, y: np.zeros(x.shape, bool)), 0.4)
-    lid = _whole_organ(*_brow(lambda x, y: (np.abs(x - 0.1) < 0.03) & (y > 0) & (y < 0.2)), 0.4)
+    assert whole_shape(*fringe, True) is None
+    alone = whole_shape(*_brow(lambda x, y: np.zeros(x.shape, bool)), True)
+    lid = whole_shape(*_brow(lambda x, y: (np.abs(x - 0.1) < 0.03) & (y > 0) & (y < 0.2)), True)
     assert alone is not None and lid is not None
-    assert alone[100, 120:180].min() > 0.99 and alone[100, 10] == 0
-    assert np.abs(lid - alone).sum() < 0.05 * alone.sum()
+    assert alone[100, 120:180].all() and not alone[100, 10]
+    assert (lid ^ alone).sum() < 0.05 * alone.sum()

@@ -351,6 +351,8 @@ def _layer(
         kept=kind in STROKED,
         lip_contrast=0.0 if kind == "ink" else settings.lip_contrast,
         own_eyes=kind == "hatch",
+        symmetric=settings.symmetric,
+        expression=settings.expression,
     )
 
 
