@@ -67,6 +67,64 @@ def test_masks_are_found_in_what_was_painted(subject, background):
     assert ((old > 127) & (new > 127)).sum() / union < 0.93  # the photo's mask would not do
 
 
+def _kept_room(shade):
+    """A photo with noise, its mask, a portrait before the same wall, and its true coverage.
+
+    The head grows upwards by 4.6 pixels; its new top has the colours of the wall's other end.
+    """
+    rng = np.random.default_rng(4)
+    width, height, fine = 160, 200, 8
+    wall = np.zeros((height, width, 3), np.float32)
+    wall[:] = np.linspace(40, 200, height)[:, None, None]
+    wall += rng.normal(0, 6, wall.shape)
+
+    def head(up):
+        big = np.zeros((fine * height, fine * width), np.uint8)
+        centre, axes = (fine * width // 2, round(fine * (110 - up / 2))), (fine * 40, 0)
+        axes = (axes[0], round(fine * (50 + up / 2)))
+        cv2.ellipse(big, centre, axes, 0, 0, 360, 255, -1)
+        return cv2.resize(big, (width, height), interpolation=cv2.INTER_AREA) / 255.0
+
+    before, after = head(0.0), head(4.6)
+    skin = np.zeros((height, width, 3), np.float32)
+    skin[:] = np.linspace(shade, 110, height)[:, None, None] + np.array([12.0, 0.0, -12.0])
+
+    def picture(cover, color):
+        return cover[..., None] * color + (1 - cover[..., None]) * wall
+
+    photo = picture(before, skin * 0.7) + rng.normal(0, 3, wall.shape)
+    image = picture(after, skin)
+    as_bytes = [np.clip(part, 0, 255).round().astype(np.uint8) for part in (photo, image)]
+    return (*as_bytes, (before > 0.5).astype(np.uint8) * np.uint8(255), after)
+
+
+@pytest.mark.parametrize("shade", [150.0, 190.0])
+def test_a_skull_that_grew_into_the_kept_room_is_found_to_a_tenth_of_a_pixel(shade):
+    photo, image, old, truth = _kept_room(shade)
+    found = painted_mask(image, photo, old) / 255.0
+    new = (truth > 0.9) & (old == 0)
+    assert new.sum() > 150 and (found[new] > 0.5).mean() > 0.98
+    top = np.arange(truth.shape[0])[:, None] < 90
+    border = (cv2.dilate(np.uint8(truth > 0.5), np.ones((3, 3))) > 0) & (truth < 0.5) & top
+    assert abs((found - truth)[border | new].sum()) / border.sum() < 0.15
+
+
+def test_a_person_who_shrank_leaves_the_wall(subject):
+    scene, _ = subject
+    rng = np.random.default_rng(2)
+    old = scene.mask(scene.frames[8])
+    wall = cv2.GaussianBlur(rng.integers(0, 120, (200, 160, 3)).astype(np.uint8), (0, 0), 2)
+    photo = wall.copy()
+    photo[old > 0] = (205, 160, 135)
+    kernel = np.ones((9, 9), np.uint8)
+    new = cv2.erode(old, kernel)
+    image = wall.copy()
+    image[new > 0] = (240, 150, 90)
+    found = painted_mask(image, photo, old) > 127
+    assert (found & (new > 127)).sum() / (found | (new > 127)).sum() > 0.95
+    assert ((old > 127) & (new > 127)).sum() / (old > 127).sum() < 0.9
+
+
 def test_larger_pictures_are_scaled_and_kept(subject, tmp_path):
     scene, _ = subject
     frame = scene.frames[3]

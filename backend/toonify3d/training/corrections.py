@@ -15,6 +15,9 @@ from ..scene import Camera, FloatArray, Normalization
 FOCAL_BOUND = 0.02
 # What it is usually off by (docs/results.md, "Cameras"): the unit of the penalty.
 FOCAL_SPREAD = 0.002
+# The same of a pose: turn in radians (a third of a pixel of a small video), shift in unit space.
+TURN_SPREAD = 5e-4
+SHIFT_SPREAD = 3e-3
 
 
 class FrameCorrections(nn.Module):
@@ -24,8 +27,9 @@ class FrameCorrections(nn.Module):
     (:func:`_scene_modes`), for nothing in the pictures holds it, and depth and masks stay as
     captured; exposures are used minus their mean. The focal length is one number for all frames
     of a camera, bounded by :data:`FOCAL_BOUND` and drawn to the given one by :meth:`penalty`. Round
-    a head it trades with the head's size: scaled by ``1 + e`` it shows the same head ``1 - e`` times as
-    large but for the perspective within the head, an effect ten times smaller than ``e``.
+    a head it trades with the head's size: scaled by ``1 + e`` it shows the same head ``1 - e``
+    times as large but for the perspective within the head, an effect ten times smaller than
+    ``e``.
 
     A turn of a camera and a shift across its view move the picture alike. So a shift brings the
     turn with it that keeps the head's middle in place: the picture's place, which pixels know
@@ -91,6 +95,20 @@ class FrameCorrections(nn.Module):
         """Mean square of the focal corrections in units of :data:`FOCAL_SPREAD`, a scalar."""
         return (self.log_focal / FOCAL_SPREAD).square().mean()
 
+    def pose_penalty(self) -> torch.Tensor:
+        """Mean square over the frames of their corrections, in what poses are usually off by.
+
+        Units: :data:`TURN_SPREAD` and :data:`SHIFT_SPREAD`; a scalar.
+        """
+        rotation, shift = self._centered()
+        squares = (rotation / TURN_SPREAD).square() + (shift / SHIFT_SPREAD).square()
+        return squares.sum(1).mean()
+
+    def _centered(self) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.gauge:
+            return self.rotation, self.translation
+        return self.rotation - self.rotation.mean(0), self.translation - self.translation.mean(0)
+
     def motions(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Turn (a rotation vector in world axes) and shift (unit space) of all frames, ``(F, 3)``.
 
@@ -134,12 +152,11 @@ class FrameCorrections(nn.Module):
         scales = torch.exp(self.log_focal.detach()).cpu().double().numpy()
         found = []
         for row, camera in enumerate(cameras):
-            K, c2w = camera.K.copy(), camera.c2w.copy()
+            K, c2w = camera.K.copy(), camera.c2w
             if self.focal:
                 K[:2, :2] *= scales[int(self.lens[row])]
             if self.poses:
-                c2w[:3, :3] = Rotation.from_rotvec(turns[row]).as_matrix() @ c2w[:3, :3]
-                c2w[:3, 3] += shifts[row] * normalization.radius
+                c2w = _after(c2w, turns[row], shifts[row] * normalization.radius)
             found.append(Camera(K, c2w, camera.width, camera.height))
         return found
 
@@ -151,6 +168,31 @@ class FrameCorrections(nn.Module):
             "shift_unit": float(shifts.median()),
             "focal_percent": 100.0 * float(torch.expm1(self.log_focal.detach()).mean()),
         }
+
+    def for_others(
+        self, others: Sequence[Camera], given: Sequence[Camera], normalization: Normalization
+    ) -> list[Camera]:
+        """Cameras that were not trained on, corrected as those that were.
+
+        They get the focal length of their like and the mean motion of the two nearest cameras: what
+        is wrong with a camera track changes slowly along it.
+
+        Args:
+            others: Not trained on.
+            given: The trained ones as they were given, in order.
+            normalization: World to unit space.
+        """
+        return [self._moved(self.same_lens(camera, given), normalization) for camera in others]
+
+    def _moved(self, camera: Camera, normalization: Normalization) -> Camera:
+        if not self.poses:
+            return camera
+        place = torch.tensor(normalization.to_unit(camera.center), dtype=torch.float32)
+        away = (self.center.cpu() - place).norm(dim=1)
+        nearest = away.topk(min(2, len(away)), largest=False).indices
+        turn, shift = (value.detach().cpu()[nearest].mean(0).numpy() for value in self.motions())
+        c2w = _after(camera.c2w, turn, shift * normalization.radius)
+        return Camera(camera.K, c2w, camera.width, camera.height)
 
     def same_lens(self, camera: Camera, cameras: Sequence[Camera]) -> Camera:
         """A camera that was not trained on, with the focal length found for its like."""
@@ -191,6 +233,14 @@ def _orthonormal(modes: list[FloatArray]) -> FloatArray:
 def _without(modes: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     flat = value.reshape(-1)
     return (flat - modes @ (modes.T @ flat)).reshape(value.shape)
+
+
+def _after(c2w: FloatArray, turn: FloatArray, shift: FloatArray) -> FloatArray:
+    """The pose ``(4, 4)`` turned about its centre by a rotation vector and shifted, world units."""
+    moved = c2w.copy()
+    moved[:3, :3] = Rotation.from_rotvec(turn).as_matrix() @ c2w[:3, :3]
+    moved[:3, 3] += shift
+    return moved
 
 
 def _key(camera: Camera) -> tuple[float, ...]:

@@ -96,6 +96,10 @@ class PriorSettings:
     a head it is nearly the same as a change of the head's size, so little of an error is found."""
     lr_cameras: float = 5e-5
     """Adam learning rate of the pose and focal corrections (radians, unit space, logarithm)."""
+    weight_poses: float = 1e-4
+    """Weight of the squares of the pose corrections, a turn in units of 0.03 degrees, a shift in
+    units of 0.003 (unit space). Moving all cameras and the head together changes no pixel; without
+    this a long training lets them drift."""
     weight_focal: float = 1e-5
     """Weight of the square of the focal correction, in units of 0.2 %."""
     refine_exposure: bool = False

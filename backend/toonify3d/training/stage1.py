@@ -432,9 +432,9 @@ class PriorTrainer:
             (self.folder / REFINED).unlink(missing_ok=True)
             return
         trained = with_cameras(self.training, learned.corrected(given, self.scene.normalization))
-        self.heldout = with_cameras(
-            self.heldout, [learned.same_lens(frame.camera, given) for frame in self.heldout]
-        )
+        unseen = [frame.camera for frame in self.heldout]
+        unseen = learned.for_others(unseen, given, self.scene.normalization)
+        self.heldout = with_cameras(self.heldout, unseen)
         if learned.poses and self.heldout:
             self.heldout = fitted_poses(
                 self.prior, self.guide, self.scene, self.heldout, self.settings, self.generator

@@ -167,6 +167,8 @@ class StepRenderer:
             + settings.weight_empty * empty
             + stereo * guided
         )
+        if self.corrections.poses:
+            total = total + settings.weight_poses * self.corrections.pose_penalty()
         if self.corrections.focal:
             total = total + settings.weight_focal * self.corrections.penalty()
         return Losses(total, color, mask, eikonal, guided, empty)
