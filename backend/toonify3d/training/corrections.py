@@ -100,22 +100,20 @@ class FrameCorrections(nn.Module):
 
         Units: :data:`TURN_SPREAD` and :data:`SHIFT_SPREAD`; a scalar.
         """
-        rotation, shift = self._centered()
+        rotation, shift = self._without_gauge()
         squares = (rotation / TURN_SPREAD).square() + (shift / SHIFT_SPREAD).square()
         return squares.sum(1).mean()
 
-    def _centered(self) -> tuple[torch.Tensor, torch.Tensor]:
-        if not self.gauge:
-            return self.rotation, self.translation
-        return self.rotation - self.rotation.mean(0), self.translation - self.translation.mean(0)
+    def _without_gauge(self) -> tuple[torch.Tensor, torch.Tensor]:
+        rotation = _without(self.turn_modes, self.rotation)
+        return rotation, _without(self.shift_modes, self.translation)
 
     def motions(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Turn (a rotation vector in world axes) and shift (unit space) of all frames, ``(F, 3)``.
 
         A frame's camera turns about its own centre.
         """
-        rotation = _without(self.turn_modes, self.rotation)
-        shift = _without(self.shift_modes, self.translation)
+        rotation, shift = self._without_gauge()
         away = self.center.square().sum(1, keepdim=True).clamp(min=1e-6)
         return rotation + torch.linalg.cross(self.center, shift) / away, shift
 
