@@ -246,7 +246,7 @@ def _matted(mask: ByteImage, image: ByteImage, photo: ByteImage, known: BoolImag
     ring = (cv2.dilate(hard, square, iterations=2) > 0) & (core == 0) & known
     near = cv2.blur(core, (9, 9))
     person = cv2.blur(image.astype(np.float32) * core[..., None], (9, 9))
-    person /= np.maximum(near, 1e-3)[..., None]
+    person = person / np.maximum(near, 1e-3)[..., None]
     behind = photo.astype(np.float32)
     across = person - behind
     contrast = (across**2).sum(2)
