@@ -19,7 +19,13 @@ from toonify3d.progress import SilentProgress
 from toonify3d.scene import Camera, Scene
 from toonify3d.snr.fields import SurfaceSample
 from toonify3d.snr.guide import Guide
-from toonify3d.training.corrections import FOCAL_BOUND, FOCAL_SPREAD, FrameCorrections
+from toonify3d.training.corrections import (
+    FOCAL_BOUND,
+    FOCAL_SPREAD,
+    SHIFT_SPREAD,
+    TURN_SPREAD,
+    FrameCorrections,
+)
 from toonify3d.training.data import RayBank
 from toonify3d.training.refined_cameras import (
     FILE,
@@ -67,9 +73,17 @@ def _spoiled(scene: Scene, focal: float = 1.0, degrees: float = 0.0) -> Scene:
     return replace(scene, frames=frames)
 
 
-def _found(scene: Scene, steps: int, poses: bool = False, focal: bool = False) -> FrameCorrections:
+def _found(
+    scene: Scene,
+    steps: int,
+    poses: bool = False,
+    focal: bool = False,
+    weight_poses: float = PriorSettings.weight_poses,
+) -> FrameCorrections:
     """Corrections learned in front of the known surface."""
-    settings = replace(PriorSettings(), refine_focal=focal, free_points=8)
+    settings = replace(
+        PriorSettings(), refine_focal=focal, free_points=8, weight_poses=weight_poses
+    )
     device, field = torch.device("cpu"), KnownBall()
     bank = RayBank.from_scene(scene, scene.frames, 0.03, device)
     corrections = FrameCorrections(
@@ -123,6 +137,46 @@ def test_turned_cameras_are_found_before_a_known_surface(scene: Scene) -> None:
     before = _pixels_off(spoiled, scene)
     # The mean turn is left out (gauge): a part of the error stays.
     assert before > 0.3 and _pixels_off(replace(scene, frames=frames), scene) < 0.5 * before
+
+
+def test_the_penalty_holds_what_the_pictures_do_not(scene: Scene) -> None:
+    """Right cameras of a small noisy run: the optimizer moves them, the penalty less."""
+    moved = []
+    for weight in (0.0, PriorSettings.weight_poses):
+        turns, shifts = _found(scene, 60, poses=True, weight_poses=weight).motions()
+        moved.append(float((turns.square().mean() + shifts.square().mean()).detach()))
+    assert moved[1] < 0.75 * moved[0]
+
+
+def test_the_penalty_counts_turns_and_shifts_in_their_units(scene: Scene) -> None:
+    corrections = _random_corrections(scene)
+    turns, shifts = (value.detach().numpy().astype(np.float64) for value in corrections.motions())
+    centers = corrections.center.numpy().astype(np.float64)
+    own = turns - np.cross(centers, shifts) / np.square(centers).sum(1, keepdims=True)
+    expected = np.square(own / TURN_SPREAD).sum(1) + np.square(shifts / SHIFT_SPREAD).sum(1)
+    assert float(corrections.pose_penalty()) == pytest.approx(expected.mean(), rel=1e-3)
+
+
+def test_a_camera_not_trained_on_moves_as_its_neighbours(scene: Scene) -> None:
+    cameras = [frame.camera for frame in scene.frames]
+    left_out, given = cameras[4], cameras[:4] + cameras[5:]
+    corrections = FrameCorrections(len(given), True, False, False, given, scene.normalization)
+    with torch.no_grad():  # a smooth error along the track, as far as the gauge leaves it
+        angle = torch.atan2(corrections.center[:, 1], corrections.center[:, 0])
+        corrections.rotation[:, 2] = 1e-3 * torch.sin(2.0 * angle)
+        corrections.translation[:, 2] = 2e-3 * torch.cos(2.0 * angle)
+    turns, shifts = (value.detach().numpy() for value in corrections.motions())
+    (moved,) = corrections.for_others([left_out], given, scene.normalization)
+    away = [np.linalg.norm(camera.center - left_out.center) for camera in given]
+    near = np.argsort(away)[:2]
+    turn = Rotation.from_matrix(moved.c2w[:3, :3] @ left_out.c2w[:3, :3].T).as_rotvec()
+    assert np.allclose(turn, turns[near].mean(0), atol=1e-6)
+    shift = (moved.center - left_out.center) / scene.normalization.radius
+    assert np.allclose(shift, shifts[near].mean(0), atol=1e-6)
+    assert np.linalg.norm(turn) > 1e-5 and np.linalg.norm(shift) > 1e-5
+    assert FrameCorrections(len(given), False, False).for_others(
+        [left_out], given, scene.normalization
+    ) == [left_out]
 
 
 def _random_corrections(scene: Scene) -> FrameCorrections:
