@@ -163,6 +163,21 @@ def test_strain_ignores_small_rotations_but_not_stretching() -> None:
     assert float(strain_energy(torch.zeros(1, 3, 3))) == 0.0
 
 
+def test_even_growth_is_as_dear_as_asked() -> None:
+    torch.manual_seed(2)
+    jacobian = torch.randn(20, 3, 3, dtype=torch.float64)
+    symmetric = 0.5 * (jacobian + jacobian.transpose(1, 2))
+    plain = (symmetric**2).sum((1, 2)) + 0.1 * (jacobian**2).sum((1, 2))
+    assert torch.allclose(strain_energy(jacobian), plain)
+    bigger = 0.1 * torch.eye(3, dtype=torch.float64)[None]
+    assert float(strain_energy(bigger, 0.0)) == pytest.approx(0.0, abs=1e-15)
+    assert float(strain_energy(bigger, 0.25)) == pytest.approx(0.25 * 1.1 * 3 * 0.01)
+    # What changes angles costs the same whatever growth does.
+    even = symmetric.diagonal(dim1=1, dim2=2).sum(1)[:, None, None] / 3.0
+    angles = jacobian - even * torch.eye(3, dtype=torch.float64)
+    assert torch.allclose(strain_energy(angles, 0.0), strain_energy(angles, 1.0))
+
+
 def test_fold_penalty_and_determinant() -> None:
     torch.manual_seed(1)
     matrix = torch.randn(50, 3, 3, dtype=torch.float64)

@@ -345,14 +345,19 @@ class Deformation(nn.Module):
         return torch.stack(parts, dim=-1)
 
 
-def strain_energy(jacobian: Tensor) -> Tensor:
-    """How far a small displacement is from a rigid motion: ``|sym J|^2 + 0.1 |J|^2``, ``(N,)``.
+def strain_energy(jacobian: Tensor, growth: float = 1.0) -> Tensor:
+    """How far a small displacement is from a rigid (``growth`` 0: a similar) motion, ``(N,)``.
 
-    The symmetric part is the linear strain of elasticity; the small full term keeps rotations from
-    winding up where nothing supervises.
+    ``|sym J|^2 + 0.1 |J|^2``: the symmetric part is the linear strain of elasticity; the small full
+    term keeps rotations from winding up where nothing supervises. ``growth`` weighs the even growth
+    ``(tr J)^2 / 3`` within ``|sym J|^2`` against what changes angles. With little of it a skull
+    that the portraits show to be wider also gets deeper, which frontal views cannot tell.
     """
     symmetric = 0.5 * (jacobian + jacobian.transpose(1, 2))
-    return (symmetric**2).sum((1, 2)) + 0.1 * (jacobian**2).sum((1, 2))
+    even = symmetric.diagonal(dim1=1, dim2=2).sum(1).square() / 3.0
+    strain = (symmetric**2).sum((1, 2))
+    turn = (jacobian**2).sum((1, 2)) - strain
+    return 1.1 * (strain - (1.0 - growth) * even) + 0.1 * turn
 
 
 def fold_penalty(jacobian: Tensor, minimum: float | Tensor = 0.2) -> Tensor:

@@ -54,10 +54,13 @@ class GeometryAdaptionSettings:
     """Weight of the silhouette loss (paper: 0.5)."""
     eikonal_weight: float = 0.1
     """Weight of the eikonal loss (paper: 0.1)."""
-    strain_weight: float = 0.2
+    strain_weight: float = 6.0
     """Weight of the strain of the learned displacement; it carries the change round the head."""
-    magnitude_weight: float = 0.2
-    """Weight of the squared length of the learned displacement, so that it dies out."""
+    growth_strain: float = 0.03
+    """How dear even growth is in the strain, beside what changes angles (1: equally). Little lets
+    depth, which frontal portraits do not show, follow the growth that they do show."""
+    magnitude_weight: float = 0.6
+    """Weight of the length of the learned displacement: what need not move stays."""
     fold_weight: float = 10.0
     """Weight of the penalty on places that are about to fold."""
     sharpness_start: float = 100.0
