@@ -177,15 +177,27 @@ class Guide:
         """The visual hull's distance at ``(N, 3)`` points."""
         return interpolate(self.hull, points)
 
-    def refresh(self, sdf: DistanceFunction, band: float | None = None) -> None:
+    def refresh(
+        self, sdf: DistanceFunction, band: float | None = None, everything: bool = False
+    ) -> None:
         """Re-evaluate the vertices within ``band`` of the surface (default: three cells).
 
         Values further away keep their old, smaller-or-equal truth; they only pace the tracing.
+
+        Args:
+            sdf: The field's distance.
+            band: Half width of what is re-evaluated, unit space.
+            everything: Also what counts as outside within the hull. Wrong depth may have carved
+                more than ``band`` away, and rays to it would be led past the surface for good.
         """
         width = BAND_CELLS * self.cell if band is None else band
-        index = (self.values.abs() < width).nonzero()
+        chosen = self.values.abs() < width
+        if everything:
+            chosen |= (self.hull < width) & (self.values > 0.0)
+        index = chosen.nonzero()
+        points = index.to(torch.float32) * self.cell - 1.0
         with torch.no_grad():
-            fresh = sdf(index.to(torch.float32) * self.cell - 1.0)
+            fresh = torch.cat([sdf(part) for part in points.split(1 << 16)] or [points[:, 0]])
         # Never beyond the hull: what trains nowhere must not lead the samples astray.
         limit = self.hull[index[:, 0], index[:, 1], index[:, 2]] - 2.0 * self.cell
         self.values[index[:, 0], index[:, 1], index[:, 2]] = torch.maximum(fresh, limit)

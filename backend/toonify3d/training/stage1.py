@@ -40,6 +40,7 @@ from .stage1_step import Losses, StepRenderer
 
 MOST_RETRIES = 3
 SNAPSHOT_STEPS = 250
+RARELY = 10  # of the guide's updates one looks at all that was carved
 FORMAT = 1
 
 
@@ -332,7 +333,8 @@ class PriorTrainer:
         if step % SNAPSHOT_STEPS == 0 and self._is_sound():
             self._snapshot = self._state(done=False)
         if step and step % settings.guide_interval == 0:
-            self.guide.refresh(self.prior.sdf)
+            rarely = step % (RARELY * settings.guide_interval) == 0
+            self.guide.refresh(self.prior.sdf, everything=rarely)
         if step and step % INTERVAL == 0 and self.focus is not None:
             self.focus.refresh()
 
@@ -380,8 +382,6 @@ class PriorTrainer:
         torch.cuda.empty_cache()
         self.progress.warn(f"Stage I: out of GPU memory; going on with {self.rays} rays a step.")
 
-    # -- reports ----------------------------------------------------------------------------
-
     def _report(self, losses: Losses | None) -> None:
         if losses is None:
             return
@@ -401,7 +401,7 @@ class PriorTrainer:
 
     def _finish(self) -> Prior:
         self.prior.requires_grad_(False)
-        self.guide.refresh(self.prior.sdf)
+        self.guide.refresh(self.prior.sdf, everything=True)
         final = self._state(done=True)
         self._save_cameras()
         psnr = self._heldout_psnr()
