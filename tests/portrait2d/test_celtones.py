@@ -9,13 +9,21 @@ from portrait2d_person import draw_face, face_landmarks
 from test_regions import MIDDLE, body
 
 from toonify3d.capture import landmarks as lm
-from toonify3d.portrait2d.celtones import calm_colours, flat_steps, form_shadow, lit_share
-from toonify3d.portrait2d.colorspace import to_lab
+from toonify3d.portrait2d.celtones import (
+    calm_colours,
+    flat_marks,
+    flat_steps,
+    form_shadow,
+    lit_share,
+)
+from toonify3d.portrait2d.colorspace import blur, to_lab, to_rgb
 from toonify3d.portrait2d.drawnorgans import whole_shape
 from toonify3d.portrait2d.exemplar import analyse
 from toonify3d.portrait2d.exemplarkind import choose_look
+from toonify3d.portrait2d.look import _borders, _hair_levels
 from toonify3d.portrait2d.regions import Regions
 from toonify3d.portrait2d.strokes import Canvas, GuideWeights, lay_strokes, prepare_source
+from toonify3d.portrait2d.surface import Observations
 from toonify3d.portrait2d.tones import tone_curve
 
 
@@ -179,3 +187,64 @@ def test_a_fringe_that_runs_into_a_brow_is_none_and_a_lid_s_line_leaves_no_stump
     assert alone is not None and lid is not None
     assert alone[100, 120:180].all() and not alone[100, 10]
     assert (lid ^ alone).sum() < 0.05 * alone.sum()
+
+
+def test_marks_on_a_cel_s_skin_are_there_or_not():
+    y, x = np.mgrid[:60, :60]
+    soft = blur(((x - 30) ** 2 + (y - 30) ** 2 < 36).astype(np.float32), 2.5)
+    color = np.array([-20.0, 6.0, 8.0], np.float32)
+    full = float(np.linalg.norm(color))
+    length = np.linalg.norm(flat_marks(soft[..., None] * color, full), axis=2)
+    assert length[30, 30] == pytest.approx(full, rel=0.01)
+    half = (length > 0.1 * full) & (length < 0.9 * full)
+    assert half.sum() < 0.5 * ((soft > 0.1) & (soft < 0.9)).sum()
+    faint = flat_marks(0.2 * soft[..., None] * color, full)
+    assert np.abs(faint).max() < 0.5
+
+
+def test_a_shadow_s_border_has_no_corners_but_keeps_its_steps():
+    y, x = np.mgrid[:80, :160].astype(np.float32)
+    corners = 2.5 * np.abs((x + 6) % 12 - 6) / 6  # between vertices some pixels apart
+    share = lit_share(((y - 40 - corners) / 30).astype(np.float32))
+    rows = 80 - share[:, 10:150].sum(0)
+    assert rows.std() < 0.45 * corners[0, 10:150].std()
+    jaw = np.where(y < 40, 1.5, -1.0).astype(np.float32)
+    step = lit_share(jaw)[:, 80]
+    assert step[38] == 1 and step[41] == 0
+
+
+def test_a_drawing_s_hair_reaches_down_to_its_dark_tips():
+    image, at = draw_face(face_landmarks(), 400, 92.0)
+    hair = np.array([150, 70, 20], np.uint8)  # as draw_face has it
+    dark = to_rgb(to_lab(hair[None]) - np.array([[15.0, 4.0, 4.0]]))[0]
+    columns = np.r_[40:88, 312:360]
+    image[190:330, columns] = dark
+    style = analyse(image, None, at)
+    tips = float(to_lab(dark)[0])
+    assert style.hair_ramp is not None
+    assert style.hair_ramp[0, 0] < tips + 5
+    assert style.hair_ramp[-1, 0] > to_lab(hair)[0] - 6
+
+
+def test_hair_that_turns_away_counts_less():
+    half = np.zeros(200, np.float32)
+    light = np.r_[np.full(100, 40.0), np.full(100, 20.0)]
+    seen = Observations(np.stack([light, half, half], 1).astype(np.float32), half, half.astype(int))
+    regions = Regions(half, half + 1, half, half, False, np.zeros(3, np.float32), 5.0)
+    level = _hair_levels(regions, seen, np.r_[np.full(100, 0.9), np.full(100, 0.1)])
+    assert level is not None
+    assert (level > 30).mean() == pytest.approx(0.9, abs=0.06)
+    assert _hair_levels(regions, seen, np.full(200, -1.0)) is not None
+    none = Regions(half + 1, half, half, half, True, np.zeros(3, np.float32), 5.0)
+    assert _hair_levels(none, seen, None) is None
+
+
+@pytest.mark.parametrize(("kind", "widest"), [("toon", 4), ("cel", 2), ("paint", 99)])
+def test_toons_have_borders_painters_soft_ones(kind, widest):
+    skin = np.clip((np.arange(80, dtype=np.float32) - 33) / 14, 0, 1)
+    labels = np.zeros((40, 80, 4), np.float32)
+    labels[..., 0], labels[..., 1] = skin, 1 - skin
+    row = _borders(labels, kind)[0, 20]
+    between = ((row > 0.05) & (row < 0.95)).sum()
+    assert between <= widest
+    assert kind != "paint" or between > 6

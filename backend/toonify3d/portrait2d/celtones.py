@@ -16,7 +16,7 @@ from scipy import sparse
 
 from ..meshes import edge_adjacency
 from ..scene import Float32Array, FloatArray
-from .colorspace import kmeans
+from .colorspace import kmeans, smooth_edges, smoothstep
 from .hatching import edge_distance
 from .regions import Regions
 from .tones import head_light
@@ -27,12 +27,18 @@ _SHADOWED = 0.25
 """Share of the skin that looks forward which lies in shadow."""
 _ROUNDS = 40
 """Rounds of averaging over neighbouring vertices (about 3 mm apart): some 10 mm."""
+_SHADOW_ROUNDS = 160
+"""The same for the light whose level is a shadow's border: it frays where the form is shallow."""
 _DYES, _RARE = 4, 0.06
 """Colours of clothes at most, and the least share of the clothes that is a colour of its own."""
 _GRAY, _SAME_HUE = 9.0, 0.6
 """CIELAB chroma below which a colour has no hue, and radians between hues that count as one."""
 _FOLDS = 0.6
 """Share of the broad light on clothes that stays."""
+_FAINT = (0.25, 0.5)
+"""Share of a mark's colour from which on it is there."""
+_EVEN = (0.25, 4.0)
+"""Difference of light, and pixels, over which the light whose border is drawn is evened."""
 _BORDER = 0.8
 """Half the width in pixels of a border between two tones."""
 
@@ -131,7 +137,7 @@ def form_shadow(
     """
     graph = edge_adjacency(faces, len(normals)).tocsr()
     light = head_light(_STUDIO, normals, places, faces)
-    light = _average(graph, light[:, None], np.ones(len(light), np.float32))[:, 0]
+    light = _average(graph, light[:, None], np.ones(len(light), np.float32), _SHADOW_ROUNDS)[:, 0]
     front = (regions.skin > 0.7) & (normals[:, 2] > 0.1)
     chosen = light[front] if front.any() else light
     return np.asarray((light - np.quantile(chosen, _SHADOWED)) / 10.0, np.float32)
@@ -139,8 +145,24 @@ def form_shadow(
 
 def lit_share(shadow: Float32Array) -> Float32Array:
     """1 on the lit side, 0 in shadow ``(H, W)``, with a border about a pixel and a half wide."""
-    far = edge_distance(shadow, 0.0) * np.sign(shadow)
+    # Between the far vertices of flat parts the border would have corners.
+    even = smooth_edges(shadow, *_EVEN)
+    far = edge_distance(even, 0.0) * np.sign(even)
     return np.asarray(np.clip(0.5 + 0.5 * far / _BORDER, 0, 1), np.float32)
+
+
+def flat_marks(drawn: Float32Array, strongest: float) -> Float32Array:
+    """Marks ``(H, W, 3)`` on skin (freckles, a nose's line) as a cel has them: there or not.
+
+    Soft spots of half their colour look like dirt.
+
+    Args:
+        drawn: CIELAB difference from skin.
+        strongest: Its length where something is drawn.
+    """
+    length = np.linalg.norm(drawn, axis=2)
+    there = smoothstep(length, _FAINT[0] * strongest, _FAINT[1] * strongest)
+    return np.asarray(drawn * (there * strongest / np.maximum(length, 1e-3))[..., None], np.float32)
 
 
 def flat_steps(light: Float32Array, step: float) -> Float32Array:

@@ -17,6 +17,7 @@ from ..scene import ByteImage, Float32Array, FloatArray
 from .clicks import read_landmarks
 from .colorspace import blur, fill_holes, kmeans, smooth_edges, smoothstep, to_lab
 from .exemplarkind import PictureStats, choose_look, measure_picture, region_labels
+from .exemplarmasks import dilate, erode, organ_mask, polygon
 from .picture import MIN_SIDE, WORKING_SIDE, longest_side, read_picture
 from .refine import refine_landmarks
 
@@ -220,7 +221,7 @@ def analyse(image: ByteImage, alpha: ByteImage | None, points: FloatArray) -> Ex
         detail_lab=layers.detail,
         feature=layers.feature,
         skin_ramp=_ramp(smooth[layers.skin > 0.5]),
-        hair_ramp=None if hair is None else _ramp(hair),
+        hair_ramp=None if hair is None else _ramp(_all_hair(smooth, points, labels, hair, kind)),
         line_lab=_line_colour(lab, points),
         painted=layers.painted,
         skin_mean=np.asarray(np.median(layers.lab[layers.skin > 0.5], axis=0), np.float32),
@@ -252,10 +253,10 @@ def _shift(
     """Median colour inside contours against that of the skin near them, ``(3,)``."""
     parts = []
     for contour in contours:
-        inside = _polygon(lab.shape, points[list(contour), :2], 0.0)
-        ring = _dilate(inside, 0.07 * width) - _dilate(inside, 0.025 * width)
+        inside = polygon(lab.shape, points[list(contour), :2], 0.0)
+        ring = dilate(inside, 0.07 * width) - dilate(inside, 0.025 * width)
         for reach in (0.07, 0.4):  # beyond a beard
-            skin = _dilate(inside, reach * width) - _dilate(inside, 0.025 * width)
+            skin = dilate(inside, reach * width) - dilate(inside, 0.025 * width)
             skin = skin * (labels[..., 0] > 0.6)
             if skin.sum() > 0.3 * ring.sum():
                 ring = skin
@@ -278,14 +279,14 @@ class _Layers:
 
 
 def _layers(lab: Float32Array, smooth: Float32Array, points: FloatArray, width: float) -> _Layers:
-    oval = _polygon(lab.shape, points[list(lm.FACE_OVAL), :2], 0.0)
-    organs = _organs(lab.shape, points, 0.05 * width)
+    oval = polygon(lab.shape, points[list(lm.FACE_OVAL), :2], 0.0)
+    organs = organ_mask(lab.shape, points, 0.05 * width)
     skin = _skin_mask(smooth, oval, organs, points)
     field, _ = _skin_layers(smooth, skin, oval, organs, width)
     # What is drawn reaches beyond the landmarks' contours: keep it out of the skin, then go again.
     feature, _ = _feature(lab, smooth, field, skin)
-    drawn = _organs(lab.shape, points, 0.12 * width) * feature
-    organs = np.maximum(organs, _dilate((drawn > 0.3).astype(np.float32), 0.02 * width))
+    drawn = organ_mask(lab.shape, points, 0.12 * width) * feature
+    organs = np.maximum(organs, dilate((drawn > 0.3).astype(np.float32), 0.02 * width))
     skin = _skin_mask(smooth, oval, organs, points)
     field, detail = _skin_layers(smooth, skin, oval, organs, width)
     feature, noise = _feature(lab, smooth, field, skin)
@@ -309,21 +310,6 @@ def _painted(skin: Float32Array, noise: float) -> float:
     return float(max(smoothstep(noise, 2.0, 5.0), smoothstep(spread, 16.0, 26.0)))
 
 
-def _polygon(shape: tuple[int, ...], contour: FloatArray, grow: float) -> Float32Array:
-    canvas = np.zeros(shape[:2], np.uint8)
-    cv2.fillPoly(canvas, [np.round(contour).astype(np.int32)], (255,))
-    mask = np.asarray(canvas / 255.0, np.float32)
-    return _dilate(mask, grow) if grow >= 1 else mask
-
-
-def _organs(shape: tuple[int, ...], points: FloatArray, grow: float) -> Float32Array:
-    """Eyes, brows and lips with a margin."""
-    out = np.zeros(shape[:2], np.float32)
-    for part in (lm.LEFT_EYE, lm.RIGHT_EYE, lm.LEFT_BROW, lm.RIGHT_BROW, lm.LIPS_OUTER):
-        out = np.maximum(out, _polygon(shape, points[list(part), :2], grow))
-    return out
-
-
 def _skin_mask(
     smooth: Float32Array, oval: Float32Array, organs: Float32Array, points: FloatArray
 ) -> Float32Array:
@@ -336,7 +322,7 @@ def _skin_mask(
     inside = (oval > 0.5) & (organs < 0.5)
     rows = np.arange(oval.shape[0])[:, None]
     top = points[[*lm.LEFT_BROW, *lm.RIGHT_BROW], 1].min()
-    inner = inside & (_erode(oval, 0.07 * width) > 0.5)
+    inner = inside & (erode(oval, 0.07 * width) > 0.5)
     core = inner & (rows > top) & (rows < points[list(lm.LIPS_OUTER), 1].max())
     if core.sum() < 30:
         core = inside
@@ -357,13 +343,13 @@ def _skin_mask(
 def _skin_layers(
     smooth: Float32Array, skin: Float32Array, oval: Float32Array, organs: Float32Array, width: float
 ) -> tuple[Float32Array, Float32Array]:
-    inner = _erode(skin, 0.015 * width)
+    inner = erode(skin, 0.015 * width)
     if inner.sum() < 50:
         inner = skin
     filled = fill_holes(smooth, inner)
     field = blur(filled, 0.06 * width)
     edge = cv2.distanceTransform((oval > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
-    weight = blur(_erode(1 - organs, 0.02 * width), 0.02 * width)
+    weight = blur(erode(1 - organs, 0.02 * width), 0.02 * width)
     whole = _without_specks(skin, (0.09 * width) ** 2)
     weight = weight * smoothstep(edge, 0.04 * width, 0.12 * width) * blur(whole, 0.01 * width)
     detail = (blur(smooth, 0.008 * width) - field) * weight[..., None]
@@ -384,16 +370,6 @@ def _feature(
     noise = _spread(np.linalg.norm((smooth - field)[skin > 0.5], axis=1))
     difference = np.linalg.norm(lab - field, axis=2)
     return smoothstep(difference, 6 + 1.5 * noise, 14 + 3.0 * noise), noise
-
-
-def _dilate(mask: Float32Array, radius: float) -> Float32Array:
-    outside = cv2.distanceTransform((mask < 0.5).astype(np.uint8), cv2.DIST_L2, 5)
-    return np.asarray(outside <= radius, np.float32)
-
-
-def _erode(mask: Float32Array, radius: float) -> Float32Array:
-    inside = cv2.distanceTransform((mask > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
-    return np.asarray(mask * (inside > radius), np.float32)
 
 
 def _spread(values: Float32Array) -> float:
@@ -437,6 +413,15 @@ def _hair_pixels(
     return np.asarray(smooth[zone][np.isin(labels, np.flatnonzero(unlike))])
 
 
+def _all_hair(
+    smooth: Float32Array, points: FloatArray, labels: Float32Array, hair: Float32Array, kind: str
+) -> Float32Array:
+    """A drawing's hair ``(n, 3)`` down to its dark tips, beyond the band in which it is found."""
+    oval = polygon(smooth.shape, points[list(lm.FACE_OVAL), :2], 0.0)
+    found = smooth[(labels[..., 1] > 0.9) & (oval < 0.5)]
+    return found if kind in ("toon", "cel") and len(found) >= len(hair) else hair
+
+
 def _lit(skin: Float32Array) -> Float32Array:
     """Colour of skin in the light, ``(3,)``: the median of its lighter half."""
     return np.asarray(np.median(skin[skin[:, 0] >= np.median(skin[:, 0])], axis=0), np.float32)
@@ -446,8 +431,8 @@ def _hair_zone(shape: tuple[int, ...], points: FloatArray, width: float) -> npt.
     """A band over and beside the upper half of the face oval."""
     oval = points[list(lm.FACE_OVAL), :2]
     center = points[list(lm.MIDLINE), :2].mean(0)
-    far = _polygon(shape, center + (oval - center) * [1.35, 1.45], 0.0)
-    near = _polygon(shape, oval, 0.02 * width)
+    far = polygon(shape, center + (oval - center) * [1.35, 1.45], 0.0)
+    near = polygon(shape, oval, 0.02 * width)
     rows = np.arange(shape[0])[:, None]
     brow = points[[*lm.LEFT_BROW, *lm.RIGHT_BROW], 1].mean()
     return np.asarray((far > 0.5) & (near < 0.5) & (rows < brow))
@@ -468,7 +453,7 @@ def person_mask(
         return _not_flooded(image, np.median(border, axis=0))
     with PersonSegmenter() as segmenter:
         found = np.asarray(segmenter.probability(image) > 0.5)
-    if found[_polygon(image.shape, points[list(lm.FACE_OVAL), :2], 0.0) > 0.5].mean() > 0.6:
+    if found[polygon(image.shape, points[list(lm.FACE_OVAL), :2], 0.0) > 0.5].mean() > 0.6:
         return found
     return np.ones((height, width), bool)
 
@@ -492,7 +477,7 @@ def _line_colour(lab: Float32Array, points: FloatArray) -> Float32Array:
     parts = (lm.LEFT_EYE, lm.RIGHT_EYE, lm.LEFT_BROW, lm.RIGHT_BROW)
     mask = np.zeros(lab.shape[:2], np.float32)
     for part in parts:
-        mask = np.maximum(mask, _polygon(lab.shape, points[list(part), :2], 2.0))
+        mask = np.maximum(mask, polygon(lab.shape, points[list(part), :2], 2.0))
     pixels = lab[mask > 0.5]
     if not len(pixels):
         return np.array([15.0, 0.0, 0.0], np.float32)

@@ -110,10 +110,10 @@ def edge_distance(label: Float32Array, level: float | Float32Array) -> Float32Ar
     return np.asarray(np.abs(label - level) / np.maximum(np.hypot(across, down), 5e-3), np.float32)
 
 
-def sharp_label(label: Float32Array) -> Float32Array:
-    """A soft label with a border one pixel wide."""
+def sharp_label(label: Float32Array, width: float = 1.0) -> Float32Array:
+    """A soft label with a border ``width`` pixels wide."""
     far = edge_distance(label, 0.5) * np.sign(label - 0.5)
-    return np.asarray(np.clip(0.5 + far, 0, 1), np.float32)
+    return np.asarray(np.clip(0.5 + far / width, 0, 1), np.float32)
 
 
 def _in_front(frame: DrawnFrame, scale: float) -> Float32Array:

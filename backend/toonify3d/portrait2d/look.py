@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from ..scene import Float32Array, FloatArray
-from .celtones import lit_share
+from .celtones import flat_marks, lit_share
 from .colorspace import blur, fill_holes, sample, smooth_edges, smoothstep, to_lab
 from .exemplar import RAMP_STEPS, Exemplar
 from .facelayer import FaceLayer
@@ -26,6 +26,14 @@ _BROAD = 0.12
 """Eye distances over which light counts as broad."""
 _CALM = {"toon": 0.6, "cel": 1.0}
 """Share of the surface's calm colours in drawn hair; the rest are the photo's strands."""
+_MARK = 5.0
+"""CIELAB difference from skin that counts as drawn on a cel's skin."""
+_MARKS_FULL = 0.6
+"""Value of ``exemplar_detail`` from which on a cel's marks have their whole colour."""
+_BORDER = {"cel": 1.0, "toon": 2.0, "colour": 2.0}
+"""Width in pixels of the borders between skin, hair and clothes."""
+_STRANDS = 0.35
+"""Share of the person's own strands that stays in hair whose drawing is flat."""
 _FINE_OF_TOONS = 0.4
 """Share of the finer light that stays on a toon's face (the wings of the nose, the lips' form)."""
 
@@ -114,14 +122,7 @@ def make_look(
     exemplar_spread = float(ramp[int(0.84 * RAMP_STEPS)] - ramp[int(0.16 * RAMP_STEPS)]) / 2
     least = 0.2 if kind == "cel" else 0.3  # two tones of skin at most
     gain = np.clip(exemplar_spread / max(regions.skin_spread, 3.0), least, 0.7)
-    hair = regions.hair > 0.7
-    if facing is not None and (hair & (facing > 0)).sum() > 30:
-        hair = hair & (facing > 0)  # an exemplar shows the front of the hair, not its dark nape
-    levels = None
-    if hair.sum() > 30:
-        quantiles = np.linspace(0.02, 0.98, RAMP_STEPS)
-        levels = np.quantile(observed.lab[hair, 0], quantiles).astype(np.float32)
-        levels = np.maximum.accumulate(levels + np.arange(RAMP_STEPS) * 1e-3)
+    levels = _hair_levels(regions, observed, facing)
     return Look(
         exemplar,
         layer,
@@ -136,6 +137,27 @@ def make_look(
         exemplar.line_lab,
         tones,
     )
+
+
+def _hair_levels(
+    regions: Regions, observed: Observations, facing: FloatArray | None
+) -> Float32Array | None:
+    """Quantiles ``(32,)`` of the hair's L as a picture from the front shows it; None when bald.
+
+    An exemplar shows the front of the hair, not its dark nape, and what turns away is foreshortened
+    in it.
+    """
+    hair = regions.hair > 0.7
+    weight = np.ones(len(hair))
+    if facing is not None and (hair & (facing > 0)).sum() > 30:
+        hair, weight = hair & (facing > 0), facing
+    if hair.sum() <= 30:
+        return None
+    order = np.argsort(observed.lab[hair, 0], kind="stable")
+    light, share = observed.lab[hair, 0][order], np.cumsum(weight[hair][order])
+    at = np.linspace(0.02, 0.98, RAMP_STEPS) * share[-1]
+    levels = np.interp(at, share, light) + np.arange(RAMP_STEPS) * 1e-3
+    return np.asarray(np.maximum.accumulate(levels), np.float32)
 
 
 def _clothes_map(
@@ -297,14 +319,13 @@ def _borders(attributes: Float32Array, kind: str) -> Float32Array:
     """
     # Where thin shells of a surface cross each other, single pixels show the wrong side.
     soft = np.stack([_despeckle(attributes[..., i]) for i in range(4)])
-    if kind == "cel":
+    if kind in _BORDER:
         rest = [np.maximum(soft[(i + 1) % 3], soft[(i + 2) % 3]) for i in range(3)]
-        ahead = [sharp_label(0.5 + 0.5 * (soft[i] - rest[i])) for i in range(3)]
-        return np.stack([*ahead, soft[3]])
+        ahead = [sharp_label(0.5 + 0.5 * (soft[i] - rest[i]), _BORDER[kind]) for i in range(3)]
+        return np.stack([*ahead, soft[3] if kind == "cel" else smoothstep(soft[3], 0.25, 0.75)])
     if kind in ("ink", "hatch"):
         return soft
-    low = 0.15 if kind == "paint" else 0.25  # painters soften borders, toons do not
-    return smoothstep(soft, low, 1 - low)
+    return smoothstep(soft, 0.15, 0.85)  # painters soften borders, toons do not
 
 
 def _despeckle(label: Float32Array) -> Float32Array:
@@ -352,7 +373,12 @@ def _cel_skin(
     deep = ramp[1] - ramp[RAMP_STEPS // 2]
     deep = deep * np.clip(deep[0], -14.0, -7.0) / min(float(deep[0]), -1.0)
     shaded = 1 - lit_share(np.ascontiguousarray(lit_side))
-    drawn = sample(look.layer.detail_lab, at) * front[..., None] * look.settings.exemplar_detail
+    marks = np.linalg.norm(look.layer.detail_lab, axis=2)
+    marks = marks[marks > _MARK]
+    drawn = sample(look.layer.detail_lab, at) * front[..., None]
+    if len(marks):
+        drawn = flat_marks(drawn, float(np.quantile(marks, 0.8)))
+    drawn *= min(look.settings.exemplar_detail / _MARKS_FULL, 1.0)
     out = look.skin_mean + drawn + deep * min(look.settings.shading, 2.0) * shaded[..., None]
     return np.asarray(out, np.float32)
 
@@ -411,9 +437,11 @@ def _hair(look: Look, photo: Float32Array) -> Float32Array:
     ]
     out = np.stack(channels, axis=-1)
     # A flat drawing has no range of its own: keep some of the person's, so strands stay visible.
-    own = smooth[..., 0] - np.median(look.hair_levels)
+    broad = blur(smooth[..., 0], _BROAD * look.layer.scale / 2)
+    cel = look.kind == "cel"  # strands would be specks of tone there
+    own = broad - np.median(look.hair_levels) if cel else smooth[..., 0] - broad
     flat = 1 - smoothstep(np.ptp(ramp[:, 0]), 6.0, 30.0)
-    out[..., 0] += 0.35 * flat * look.settings.shading * _soft_clip(own, 30.0)
+    out[..., 0] += _STRANDS * flat * look.settings.shading * _soft_clip(own, 30.0)
     return np.asarray(out, np.float32)
 
 

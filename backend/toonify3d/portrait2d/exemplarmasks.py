@@ -1,0 +1,37 @@
+"""Masks of a picture's face: contours of landmarks, grown and shrunk."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from ..capture import landmarks as lm
+from ..scene import Float32Array, FloatArray
+
+
+def polygon(shape: tuple[int, ...], contour: FloatArray, grow: float) -> Float32Array:
+    """1 inside a contour ``(n, 2)`` of image points, grown by ``grow`` pixels; ``(H, W)``."""
+    canvas = np.zeros(shape[:2], np.uint8)
+    cv2.fillPoly(canvas, [np.round(contour).astype(np.int32)], (255,))
+    mask = np.asarray(canvas / 255.0, np.float32)
+    return dilate(mask, grow) if grow >= 1 else mask
+
+
+def organ_mask(shape: tuple[int, ...], points: FloatArray, grow: float) -> Float32Array:
+    """Eyes, brows and lips with a margin."""
+    out = np.zeros(shape[:2], np.float32)
+    for part in (lm.LEFT_EYE, lm.RIGHT_EYE, lm.LEFT_BROW, lm.RIGHT_BROW, lm.LIPS_OUTER):
+        out = np.maximum(out, polygon(shape, points[list(part), :2], grow))
+    return out
+
+
+def dilate(mask: Float32Array, radius: float) -> Float32Array:
+    """1 within ``radius`` pixels of a mask ``(H, W)``."""
+    outside = cv2.distanceTransform((mask < 0.5).astype(np.uint8), cv2.DIST_L2, 5)
+    return np.asarray(outside <= radius, np.float32)
+
+
+def erode(mask: Float32Array, radius: float) -> Float32Array:
+    """A mask ``(H, W)`` without what is within ``radius`` pixels of its rim."""
+    inside = cv2.distanceTransform((mask > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
+    return np.asarray(mask * (inside > radius), np.float32)
