@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from .asset.pipeline import build_asset, extract_mesh
+from .calm_colors import save_calm_colors
 from .capture.pipeline import check_source, run_capture
 from .devices import resolve_device
 from .errors import KEPT, CancelledError, InputError, ToonifyError, disk_sentence
@@ -183,7 +184,7 @@ def _style_steps(context: RunContext, scene: Scene, settings: JobSettings, style
             chosen.texture,
             device,
             reporter,
-            light=room.grid(taken, device),
+            light=room.grid(taken, device, stylized.calm),
         )
         return _metrics(folders["texture"])
 
@@ -217,6 +218,7 @@ def _make_portraits(
 ) -> dict[str, Any]:
     """The stylized portraits in ``folder``, made or brought; figures for the report."""
     scene, chosen = room.scene, style.settings
+    save_calm_colors(folder, None)  # an earlier stylizer's
     if style.portraits is not None:
         made = load_folder_views(
             scene, style.portraits, style.exemplar, chosen.stylize, progress, folder

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .calm_colors import CalmColors
 from .portrait2d.delight import room_light
 from .portrait2d.pipeline import Person
 from .progress import Progress
@@ -40,14 +41,18 @@ class Room:
             self._known.append(found)
         return self._known[0]
 
-    def grid(self, strength: float, device: torch.device | str) -> LightGrid | None:
-        """``strength`` (0 to 1) of the light as a field in unit space; None when there is none."""
-        if strength <= 0:
+    def grid(
+        self, strength: float, device: torch.device | str, calm: CalmColors | None = None
+    ) -> LightGrid | None:
+        """``strength`` (0 to 1) of the light, and calm colours, as a field in unit space.
+
+        None when there is neither.
+        """
+        found = self.light() if strength > 0 else None
+        if found is None and calm is None:
             return None
-        found = self.light()
-        if found is None:
-            return None
-        return LightGrid.of(found.scaled(strength), self.scene.normalization, device)
+        scaled = None if found is None else found.scaled(strength)
+        return LightGrid.of(scaled, self.scene.normalization, device, calm)
 
     def figures(self, strength: float) -> dict[str, Any] | None:
         """What was found and how much of it was taken out, for the report; None for nothing."""

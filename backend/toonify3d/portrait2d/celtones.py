@@ -61,6 +61,13 @@ def calm_colours(lab: Float32Array, regions: Regions, faces: npt.NDArray[np.int6
     return np.asarray(total / np.maximum(labels.sum(1), 1e-3)[:, None], np.float32)
 
 
+def spread_even(
+    lab: Float32Array, label: Float32Array, faces: npt.NDArray[np.int64], rounds: int
+) -> FloatArray:
+    """Colours ``(V, 3)`` averaged ``rounds`` more times among the vertices of one region."""
+    return _average(edge_adjacency(faces, len(lab)).tocsr(), lab, label, rounds)
+
+
 def _average(
     graph: sparse.csr_matrix, values: npt.NDArray[Any], label: Float32Array, rounds: int = _ROUNDS
 ) -> FloatArray:

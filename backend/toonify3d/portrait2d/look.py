@@ -24,7 +24,7 @@ _EYE_SHADE, _EYE_CLARITY = 0.7, 0.6
 """How far eyes darken with the skin round them, and how much their contrast is raised."""
 _BROAD = 0.12
 """Eye distances over which light counts as broad."""
-_CALM = {"toon": 0.6, "cel": 1.0}
+CALM = {"toon": 0.6, "cel": 1.0}
 """Share of the surface's calm colours in drawn hair; the rest are the photo's strands."""
 _MARK = 5.0
 """CIELAB difference from skin that counts as drawn on a cel's skin."""
@@ -198,7 +198,7 @@ def paint(look: Look, warped: WarpedFrame) -> Painted:
         skin_colour = _toned_skin(look, look.tones, photo, at, front, bare, attributes[..., 11])
     own = sample(look.layer.own, at) * shown[..., None]
     skin_colour = _own_features(look, photo, skin_colour, own, organs)
-    calm = _CALM.get(look.kind, 0.0)
+    calm = CALM.get(look.kind, 0.0)
     hair_colour = _hair(look, photo + calm * (agreed - photo))
     beard_mix = (beard * (look.exemplar.hair_ramp is not None))[..., None]
     out = skin[..., None] * (skin_colour * (1 - beard_mix) + hair_colour * beard_mix)

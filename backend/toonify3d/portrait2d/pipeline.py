@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..calm_colors import save_calm_colors
 from ..capture import landmarks as lm
 from ..errors import InputError
 from ..progress import Progress, SubProgress
@@ -23,6 +24,7 @@ from ..scene import (
     SurfaceMesh,
 )
 from . import shape
+from .calm_person import calm_person
 from .celtones import calm_colours, form_shadow
 from .delight import delight_strength, even_layer, without_light
 from .exemplar import Exemplar, load_exemplar
@@ -161,8 +163,10 @@ def stylize_views(
     palette = palette_strip(style.image)
     save_displacement(folder, displacement)
     save_palette(folder, palette)
+    calm = calm_person(person, surface.attributes[:, 8:11], look.kind) if look.plain else None
+    save_calm_colors(folder, calm)
     progress.update(1.0, "portraits stylized")
-    return StylizedSet(views, displacement, palette, delight)
+    return StylizedSet(views, displacement, palette, delight, calm)
 
 
 @dataclass(frozen=True)

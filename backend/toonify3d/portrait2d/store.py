@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..calm_colors import CalmColors, load_calm_colors
 from ..files import read_image, write_atomic, write_image
 from ..scene import ByteImage, Displacement, Scene, StylizedView
 from .colorspace import kmeans, to_lab, to_rgb
@@ -24,12 +25,14 @@ class StylizedSet:
         displacement: The 3D shape change, None where only pictures are known.
         palette: RGB picture ``(H, W, 3)`` whose colours stage III posterizes with.
         delight: How much of the room's light the views are without, 0 to 1.
+        calm: The person's colours as calm as the views have them; None leaves them.
     """
 
     views: list[StylizedView]
     displacement: Displacement | None
     palette: ByteImage
     delight: float = 0.0
+    calm: CalmColors | None = None
 
 
 def save_view(folder: Path, view: StylizedView) -> None:
@@ -85,7 +88,7 @@ def load_stylized(folder: Path, scene: Scene) -> StylizedSet:
         raise FileNotFoundError(f"{folder} holds no stylized portraits")
     displacement = load_displacement(folder)
     palette = read_image(folder / "palette.png", cv2.IMREAD_COLOR)[..., ::-1].copy()
-    return StylizedSet(views, displacement, palette)
+    return StylizedSet(views, displacement, palette, calm=load_calm_colors(folder))
 
 
 def palette_strip(image: ByteImage) -> ByteImage:

@@ -1,4 +1,7 @@
-"""The room's light as a field: takes it out of the prior's colours wherever they are asked for."""
+"""The room's light as a field: takes it out of the prior's colours wherever they are asked for.
+
+For styles with smooth skin it also knows the person's colours without blotches.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..calm_colors import CalmColors
 from ..room_light import RoomLight
 from ..scene import FloatArray, Normalization
 
@@ -22,7 +26,8 @@ class LightGrid(nn.Module):
     """Log light on a box of cells, linear between them and constant beyond (unit space).
 
     Args:
-        values: ``(3, Z, Y, X)`` log light per channel at the cells' corners.
+        values: ``(3, Z, Y, X)`` log light per channel at the cells' corners; with four more
+            channels, calm sRGB colours and how far these take the place of the person's own.
         low: ``(3,)`` first corner.
         high: ``(3,)`` last corner.
     """
@@ -40,6 +45,10 @@ class LightGrid(nn.Module):
 
     def gain(self, x: Tensor) -> Tensor:
         """Log light ``(N, 3)`` at places on the person ``(N, 3)``."""
+        return self._at(x)[:, :3]
+
+    def _at(self, x: Tensor) -> Tensor:
+        """All channels ``(N, 3 or 7)``."""
         spot = 2.0 * (x - self.low) / (self.high - self.low) - 1.0
         found = functional.grid_sample(
             self.values[None].to(x.dtype),
@@ -51,11 +60,15 @@ class LightGrid(nn.Module):
         return found[0, :, 0, 0].T
 
     def forward(self, x: Tensor, color: Tensor) -> Tensor:
-        """sRGB colours ``(N, 3)`` in 0..1 at places on the person, without the light."""
+        """sRGB colours ``(N, 3)`` in 0..1 at places on the person, without the light; calm."""
+        known = self._at(x)
         linear = torch.where(color <= 0.04045, color / 12.92, _power(color))
-        linear = (linear * torch.exp(-self.gain(x))).clamp(0.0, 1.0)
+        linear = (linear * torch.exp(-known[:, :3])).clamp(0.0, 1.0)
         bright = 1.055 * linear.clamp(min=1e-6) ** (1 / 2.4) - 0.055
-        return torch.where(linear <= 0.0031308, 12.92 * linear, bright)
+        bright = torch.where(linear <= 0.0031308, 12.92 * linear, bright)
+        if known.shape[1] == 3:
+            return bright
+        return bright + known[:, 6:] * (known[:, 3:6] - bright)
 
     def export_state(self) -> dict[str, Any]:
         """Tensors from which :meth:`from_state` makes it again."""
@@ -68,10 +81,22 @@ class LightGrid(nn.Module):
 
     @classmethod
     def of(
-        cls, light: RoomLight, normalization: Normalization, device: torch.device | str
+        cls,
+        light: RoomLight | None,
+        normalization: Normalization,
+        device: torch.device | str,
+        calm: CalmColors | None = None,
     ) -> LightGrid:
-        """The grid of a light known at places."""
-        points = normalization.to_unit(light.points)
+        """The grid of a light, and of calm colours, known at places; one of them at least."""
+        known = []
+        if light is not None:
+            known.append((normalization.to_unit(light.points), light.gain))
+        elif calm is not None:
+            known.append((normalization.to_unit(calm.points[:1]), np.zeros((1, 3))))
+        if calm is not None:
+            values = np.concatenate([calm.color, calm.weight[:, None]], axis=1)
+            known.append((normalization.to_unit(calm.points), values.astype(float)))
+        points = np.concatenate([places for places, _ in known])
         low, high = points.min(axis=0), points.max(axis=0)
         margin = 0.02 * float((high - low).max()) + 1e-6
         low, high = low - margin, high + margin
@@ -80,7 +105,8 @@ class LightGrid(nn.Module):
         axes = [np.linspace(a, b, n) for a, b, n in zip(low, high, count, strict=True)]
         z, y, x = np.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
         corners = np.stack([x.ravel(), y.ravel(), z.ravel()], axis=1)
-        values = _spread(points, light.gain, corners, cell).T.reshape(3, *z.shape)
+        parts = [_spread(places, values, corners, cell) for places, values in known]
+        values = np.concatenate(parts, axis=1).T.reshape(-1, *z.shape)
         tensors = (torch.tensor(np.ascontiguousarray(part)) for part in (values, low, high))
         return cls(*tensors).to(device)
 
@@ -91,7 +117,7 @@ def _power(color: Tensor) -> Tensor:
 
 
 def _spread(points: FloatArray, gain: FloatArray, corners: FloatArray, cell: float) -> FloatArray:
-    """Gain ``(M, 3)`` at corners: mean of the nearest places, the nearer the more."""
+    """Values ``(M, c)`` at corners: mean of the nearest places, the nearer the more."""
     count = min(_NEIGHBOURS, len(points))
     distance, nearest = cKDTree(points).query(corners, count)
     distance, nearest = distance.reshape(len(corners), -1), nearest.reshape(len(corners), -1)
