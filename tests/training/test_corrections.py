@@ -314,3 +314,21 @@ def test_one_cameras_own_turn_is_kept(scene: Scene) -> None:
         corrections.rotation[3] = torch.tensor([0.0, 0.0, 0.01])
     turns = corrections.motions()[0].detach()
     assert float(turns[3, 2]) > 0.006 and float(turns[:3].abs().max()) < 0.003
+
+
+def test_poses_learn_only_from_steering_rays(scene: Scene) -> None:
+    corrections = _random_corrections(scene)
+    frame, origins = torch.arange(4), torch.zeros(4, 3)
+    directions = torch.nn.functional.normalize(torch.ones(4, 3), dim=1)
+    steering = torch.tensor([True, False, False, False])
+
+    def taught(rays: torch.Tensor | None) -> torch.Tensor:
+        corrections.zero_grad(set_to_none=True)
+        moved = corrections.move(frame, origins, directions, rays)
+        (moved[0] + moved[1])[1:, 0].sum().backward()
+        assert corrections.rotation.grad is not None
+        return corrections.rotation.grad.abs().sum()
+
+    assert float(taught(steering)) == 0.0 and float(taught(None)) > 0.1
+    with_rays, without = (corrections.move(frame, origins, directions, r) for r in (steering, None))
+    assert torch.equal(with_rays[0], without[0]) and torch.equal(with_rays[1], without[1])

@@ -118,9 +118,15 @@ class FrameCorrections(nn.Module):
         return rotation + torch.linalg.cross(self.center, shift) / away, shift
 
     def move(
-        self, frame: torch.Tensor, origins: torch.Tensor, directions: torch.Tensor
+        self,
+        frame: torch.Tensor,
+        origins: torch.Tensor,
+        directions: torch.Tensor,
+        steering: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Corrected origins and unit directions ``(R, 3)`` of rays of frames ``(R,)``.
+
+        ``steering (R,)`` says which rays the poses learn from; without it all.
 
         Rotations are a tenth of a degree: first order (cross product) is exact to 1e-6.
         """
@@ -133,9 +139,9 @@ class FrameCorrections(nn.Module):
             shrink = torch.exp(-self.log_focal)[self.lens[frame]]
             directions = along + (directions - along) * shrink[:, None]
         if self.poses:
-            rotation, shift = self.motions()
-            directions = directions + torch.linalg.cross(rotation[frame], directions)
-            origins = origins + shift[frame]
+            rotation, shift = (_taught_by(steering, v[frame]) for v in self.motions())
+            directions = directions + torch.linalg.cross(rotation, directions)
+            origins = origins + shift
         return origins, nn.functional.normalize(directions, dim=1)
 
     def expose(self, frame: torch.Tensor, color: torch.Tensor) -> torch.Tensor:
@@ -239,6 +245,11 @@ def _after(c2w: FloatArray, turn: FloatArray, shift: FloatArray) -> FloatArray:
     moved[:3, :3] = Rotation.from_rotvec(turn).as_matrix() @ c2w[:3, :3]
     moved[:3, 3] += shift
     return moved
+
+
+def _taught_by(rays: torch.Tensor | None, value: torch.Tensor) -> torch.Tensor:
+    """``value (R, 3)`` with a gradient only in the rows of ``rays (R,)``."""
+    return value if rays is None else torch.where(rays[:, None], value, value.detach())
 
 
 def _key(camera: Camera) -> tuple[float, ...]:

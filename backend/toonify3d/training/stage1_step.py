@@ -130,7 +130,10 @@ class StepRenderer:
             stereo: Current weight of the stereo terms; as a tensor they are always computed.
         """
         settings = self.settings
-        origins, directions = self.corrections.move(batch.frame, batch.origins, batch.directions)
+        # Outlines must not steer the cameras: masks are uncertain there, by whole parts of a frame.
+        origins, directions = self.corrections.move(
+            batch.frame, batch.origins, batch.directions, batch.interior
+        )
         samples = self._samples(origins.detach(), directions.detach(), inv_s)
         points = origins[:, None] + directions[:, None] * samples.distance[..., None]
         free = free_points(settings.free_points, batch.origins.device, self.generator)
