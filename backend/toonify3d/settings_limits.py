@@ -62,6 +62,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "prior.coarse_samples": (2, math.inf),
     "prior.error_guided": _SHARE,
     "prior.lr_final": _SHARE,
+    "prior.cooldown": _SHARE,
     "prior.inv_s_start": _AT_LEAST_ONE,
     "prior.inv_s_end": _AT_LEAST_ONE,
     "prior.mvs_until": _SHARE,

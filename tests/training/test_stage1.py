@@ -275,6 +275,14 @@ def test_little_coverage_still_counts(scene: Scene, tmp_path: Path) -> None:
     assert covered.tolist() == pytest.approx([1.0, 0.3, 0.7])
 
 
+def test_learning_rates_cool_down_at_the_end() -> None:
+    settings = replace(PREVIEW, steps=1000, lr_final=0.05, cooldown=0.2)
+    assert learning_rate_factor(700, settings) == pytest.approx(0.05**0.7)
+    assert learning_rate_factor(900, settings) == pytest.approx(0.5 * 0.05**0.9)
+    assert 0.0 < learning_rate_factor(999, settings) < 0.01 * 0.05
+    assert learning_rate_factor(299_999, PAPER) == 1.0
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_schedules_stay_in_range(name: str) -> None:
     settings = PRESETS[name]
@@ -284,7 +292,7 @@ def test_schedules_stay_in_range(name: str) -> None:
     inv_s = [sharpness(step, settings) for step in steps]
     assert inv_s == sorted(inv_s) and inv_s[0] == pytest.approx(settings.inv_s_start)
     assert inv_s[-1] == pytest.approx(settings.inv_s_end)
-    assert all(0 < learning_rate_factor(step, settings) <= 1 for step in steps)
+    assert all(0 < learning_rate_factor(step, settings) <= 1 for step in steps[:-1])
     assert view_strength(settings.steps, settings) == 1.0
     if name != "paper":
         assert stereo_weight(settings.steps, settings) == 0.0

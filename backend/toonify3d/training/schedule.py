@@ -8,10 +8,11 @@ from .settings import PriorSettings
 
 
 def learning_rate_factor(step: int, settings: PriorSettings) -> float:
-    """Factor on the learning rates: linear warm-up, then exponential decay to ``lr_final``."""
+    """Factor on the learning rates: warm-up, exponential decay to ``lr_final``, cool-down."""
     warm = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
     progress = step / max(1, settings.steps)
-    return float(warm * settings.lr_final**progress)
+    cool = min(1.0, (1.0 - progress) / settings.cooldown) if settings.cooldown else 1.0
+    return float(warm * cool * settings.lr_final**progress)
 
 
 def sharpness(step: int, settings: PriorSettings) -> float:

@@ -38,6 +38,9 @@ class PriorSettings:
     """Adam learning rate of the networks (paper: 2.5e-5)."""
     lr_final: float = 0.05
     """Learning rate at the end as a fraction of the start (exponential decay; 1 = constant)."""
+    cooldown: float = 0.15
+    """Share of the steps, the last ones, over which the learning rates fall to zero (paper: 0).
+    Until then the whole surface jitters in and out by a few hundredths of a percent."""
     warmup: int = 50
     """Steps of linear warm-up of the learning rate."""
     inv_s_start: float = 60.0
@@ -178,6 +181,7 @@ PAPER = PriorSettings(
     free_points=0,
     lr_network=2.5e-5,
     lr_final=1.0,
+    cooldown=0.0,
     warmup=0,
     learn_inv_s=True,
     enough_coverage=0.0,
