@@ -63,6 +63,7 @@ BEND = GeometryAdaptionSettings(
     fine_residual=True,
     fine_from=0.6,
     color_warmup=0.25,
+    flow_weight=0.0,
 )
 TUNE = replace(BEND, method="finetune", coarse_samples=8, fine_samples=8, field_learning_rate=1e-3)
 PUBLISHED = replace(TUNE, sampler="hierarchical", learn_inv_s=True, lr_final=1.0)

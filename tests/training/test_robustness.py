@@ -35,7 +35,13 @@ torch.set_num_threads(1)
 
 SHORT = replace(TINY, steps=8, hull_steps=3, guide_interval=5, holdout_frames=0)
 BEND = GeometryAdaptionSettings(
-    steps=6, rays=128, mask_rays=96, samples=6, coarse_resolution=40, search_steps=32
+    steps=6,
+    rays=128,
+    mask_rays=96,
+    samples=6,
+    coarse_resolution=40,
+    search_steps=32,
+    flow_weight=0.0,
 )
 LONG = replace(
     TINY, steps=200, hull_steps=20, holdout_frames=0, checkpoint_seconds=0.2, guide_resolution=40

@@ -27,8 +27,15 @@ from toonify3d.training.view_rays import CoarseDistance, ViewRays, deepest, loca
 torch.set_num_threads(1)
 
 YAWS = (-0.18, 0.0, 0.18, math.pi - 0.1, math.pi + 0.1)
+# These scenes have no photos to match portraits with (test_flow_guide.py has).
 SMALL = GeometryAdaptionSettings(
-    steps=6, rays=64, mask_rays=96, samples=6, coarse_resolution=40, search_steps=32
+    steps=6,
+    rays=64,
+    mask_rays=96,
+    samples=6,
+    coarse_resolution=40,
+    search_steps=32,
+    flow_weight=0.0,
 )
 
 

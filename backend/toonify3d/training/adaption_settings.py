@@ -61,6 +61,12 @@ class GeometryAdaptionSettings:
     depth, which frontal portraits do not show, follow the growth that they do show."""
     magnitude_weight: float = 0.6
     """Weight of the length of the learned displacement: what need not move stays."""
+    flow_weight: float = 10.0
+    """Weight of matches between portraits and photos (optical flow): they find features again that
+    a stylizer moved out of the colours' reach. Only for portraits that come without their own
+    shape change; 0 turns them off."""
+    flow_until: float = 0.5
+    """Share of the steps in which they count and colours bend nothing."""
     fold_weight: float = 10.0
     """Weight of the penalty on places that are about to fold."""
     sharpness_start: float = 100.0

@@ -30,6 +30,7 @@ from ..snr.rendering import accumulate_weights, opacity
 from ..snr.style_head import StyleHead
 from .adaption_loop import LEAST_RAYS
 from .adaption_settings import GeometryAdaptionSettings
+from .flow_guide import FlowGuide
 from .losses import color_loss, eikonal_loss, mask_loss
 from .start_field import inverse_start
 from .view_rays import CoarseDistance, Rays, ViewRays, deepest, locate
@@ -38,6 +39,9 @@ from .view_rays import CoarseDistance, Rays, ViewRays, deepest, locate
 REFRESH = 40
 # Displacements below this, in unit space (0.4 mm on a head), count as none.
 _STILL = 1e-3
+# Matches of portrait and photo in a step, and the miss, in unit space, that is usual for them.
+_MATCHES = 512
+_MISS = 4e-3
 
 
 class Shape(NamedTuple):
@@ -48,12 +52,14 @@ class Shape(NamedTuple):
         mask_rays: Rays along the silhouettes.
         bends: Whether colours move the shape yet.
         fine: Whether the fine residual learns.
+        guided: Whether matches of portrait and photo count.
     """
 
     rays: int
     mask_rays: int
     bends: bool
     fine: bool
+    guided: bool
 
 
 class GeometryAdaption:
@@ -92,11 +98,15 @@ class GeometryAdaption:
         self._calls = 0
         self.ray_count, self.mask_ray_count = settings.rays, settings.mask_rays
         self._sharpness = torch.tensor(settings.sharpness_start, device=device)
-        self._shape = Shape(0, 0, False, False)
+        self._shape = Shape(0, 0, False, False, False)
         with torch.no_grad():
             width = prior.evaluate(self._band[:1]).feature.shape[1]
         self.head = StyleHead(width).to(device)
         self.generator = torch.Generator(device).manual_seed(settings.seed)
+        self.guide = None
+        if lattice is None and settings.flow_weight > 0:
+            guide = FlowGuide(scene, prior, views, settings.seed)
+            self.guide = guide if len(guide) else None
 
     def modules(self) -> nn.ModuleDict:
         """What is optimised."""
@@ -164,8 +174,10 @@ class GeometryAdaption:
         self._calls += 1
         growth = settings.sharpness_end / settings.sharpness_start
         self._sharpness.fill_(settings.sharpness_start * growth ** min(1.0, fraction / 0.8))
-        bends = fraction >= settings.color_warmup
-        self._shape = Shape(self.ray_count, self.mask_ray_count, bends, learns)
+        guided = self.guide is not None and fraction < settings.flow_until
+        # Colours hold a brow where it is until the matches have brought it to its new place.
+        bends = fraction >= settings.color_warmup and not guided
+        self._shape = Shape(self.ray_count, self.mask_ray_count, bends, learns, guided)
         return self._shape
 
     def batch_losses(self) -> tuple[Tensor, dict[str, Tensor]]:
@@ -190,6 +202,9 @@ class GeometryAdaption:
             "eikonal": eikonal,
             "strain": strain,
         }
+        if shape.guided:
+            values["flow"] = self._flow_term()
+            total = values["total"] = total + settings.flow_weight * values["flow"]
         return total, {name: value.detach() for name, value in values.items()}
 
     def _coverage(self, rays: Rays) -> Tensor:
@@ -203,6 +218,18 @@ class GeometryAdaption:
         nearest = deepest(self.coarse, rays, self.settings.search_steps)
         y = rays.at(nearest)
         return torch.sigmoid(-self._sharpness * self.prior.sdf(y + self.deformation(y)))
+
+    def _flow_term(self) -> Tensor:
+        """Distance of where portraits' pixels come from to where the flow says, across the view.
+
+        Along the view the found ``y`` is as deep as the coarse grid has it, which is too deep on a
+        nose: counted too, that pushed noses and eyes in by millimetres.
+        """
+        assert self.guide is not None
+        rays, place, sight = self.guide.draw(_MATCHES, self.generator)
+        y = rays.at(locate(self.coarse, rays, self.settings.search_steps)[0])
+        miss = y + self.deformation(y) - place
+        return _length(miss - (miss * sight).sum(1, keepdim=True) * sight, _MISS).mean()
 
     def _render(self, rays: Rays, bends: bool) -> Tensor:
         """Accumulated colour ``(R, 3)`` of samples round the surface, eq. 8.
@@ -266,13 +293,13 @@ class GeometryAdaption:
         return float(determinant3(identity + jacobian).min())
 
 
-def _length(displacement: Tensor) -> Tensor:
-    """Length ``(N,)`` of ``(N, 3)``, round at 0 so that it has a slope there.
+def _length(displacement: Tensor, still: float = _STILL) -> Tensor:
+    """Length ``(N,)`` of ``(N, 3)``, round within ``still`` so that it has a slope there.
 
     Squared, it would weaken a large change and still let the shoulders drift along the view
     (measured on the known style: 4 mm).
     """
-    return (displacement.square().sum(1) + _STILL**2).sqrt() - _STILL
+    return (displacement.square().sum(1) + still**2).sqrt() - still
 
 
 def load_bend(
