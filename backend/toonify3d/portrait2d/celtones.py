@@ -72,15 +72,19 @@ def _average(
     graph: sparse.csr_matrix, values: npt.NDArray[Any], label: Float32Array, rounds: int = _ROUNDS
 ) -> FloatArray:
     """``(V, c)`` averaged with neighbours, the more those belong to the region the more."""
-    weight = np.maximum(label.astype(np.float64) ** 2, 1e-4)[:, None]
-    share = graph @ weight
+    # Single precision is far finer than a colour, and twice as fast.
+    weight = np.maximum(label.astype(np.float32) ** 2, np.float32(1e-4))[:, None]
+    neighbours = graph.astype(np.float32)
+    share = neighbours @ weight
     alone = share[:, 0] <= 0
     share[alone] = 1.0
-    out = values.astype(np.float64)
+    out = values.astype(np.float32)
+    half = np.float32(0.5)
     for _ in range(rounds):
-        around = (graph @ (out * weight)) / share
-        out = np.where(alone[:, None], out, 0.5 * out + 0.5 * around)
-    return np.asarray(out)
+        around = (neighbours @ (out * weight)) / share
+        around[alone] = out[alone]
+        out = half * out + half * around
+    return np.asarray(out, np.float64)
 
 
 def _plain_clothes(
