@@ -75,6 +75,22 @@ def test_inflated_surface_is_as_far_as_it_should_be(case):
     assert 0 < sides < out["truth_to_result"]["visible"]["points"] < 4000
 
 
+def test_a_head_put_too_low_by_its_cameras_is_told_from_a_wrong_shape(case):
+    ball, move, scene, folder = case
+    shape = ball.vertices * [1.0, 0.8, 1.2]
+    np.savez(folder / "mesh.npz", v=shape, f=ball.faces)
+    low = shape + np.array([0.004, 0.0, -0.01])
+    out = evaluate_surface(SurfaceMesh(moved(low, move), np.asarray(ball.faces)), scene, folder)
+    fitted = out["truth_to_fitted"]
+    assert out["truth_to_result"]["visible"]["median"] > 0.05
+    assert fitted["visible"]["p95"] < 1e-3
+    assert fitted["shift"] == pytest.approx(np.hypot(0.004, 0.01), rel=0.02)
+    swollen = evaluate_surface(
+        SurfaceMesh(moved(1.01 * low, move), np.asarray(ball.faces)), scene, folder
+    )
+    assert swollen["truth_to_fitted"]["visible"]["median"] > 0.15
+
+
 def test_missing_part_shows_only_from_the_truth(case):
     ball, move, scene, folder = case
     keep = ball.triangles_center[:, 0] < 0.5

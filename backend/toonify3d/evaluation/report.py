@@ -77,6 +77,9 @@ def format_table(figures: dict[str, Any]) -> str:
             for part, row in entry[direction].items():
                 values = " ".join(_cell(row[key]) for key in ("median", "p95", "mean"))
                 lines.append(f"{name:16} {direction:16} {part:8} {values}")
+        row = entry["truth_to_fitted"]["visible"]
+        values = " ".join(_cell(row[key]) for key in ("median", "p95", "mean"))
+        lines.append(f"{name:16} {'truth_to_fitted':16} {'visible':8} {values}")
     return "\n".join(lines)
 
 

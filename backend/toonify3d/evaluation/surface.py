@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ..errors import InputError
 from ..raycast import MeshQuery
 from ..scene import Camera, FloatArray, Scene, SurfaceMesh
+from .fitting import fit_to_points, motion
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -43,7 +44,9 @@ def evaluate_surface(
     Returns:
         ``result_to_truth`` and ``truth_to_result``, each with ``all``, ``visible`` (seen by at
         least one camera) and ``sides`` (visible, azimuth more than 0.6 rad from front and back):
-        ``median``, ``p95``, ``mean`` in percent of the diagonal, and ``points``. Further
+        ``median``, ``p95``, ``mean`` in percent of the diagonal, and ``points``.
+        ``truth_to_fitted``: the same for ``visible`` after :func:`.fitting.fit_to_points`, with
+        ``shift`` (true metres) and ``turn_deg`` of that fit. Further
         ``diagonal`` in true metres, ``scale`` (true units per metre of the job), ``camera_rms``
         in percent.
 
@@ -78,7 +81,25 @@ def evaluate_surface(
             "visible": _summary(distance[seen]),
             "sides": _summary(distance[side]),
         }
+    result["truth_to_fitted"] = _fitted(ours, mesh.faces, truth, cameras, samples)
     return result
+
+
+def _fitted(
+    ours: FloatArray, faces: IntArray, truth: SurfaceMesh, cameras: list[Camera], samples: int
+) -> dict[str, Any]:
+    """Distances of the visible truth to our surface laid on it by its shape."""
+    diagonal = float(np.linalg.norm(np.ptp(truth.vertices, axis=0)))
+    points = sample_surface(truth.vertices, truth.faces, samples)
+    seen = visible_points(points, truth.vertices, truth.faces, cameras, BLOCKED * diagonal)
+    if not seen.any():
+        return {"visible": _summary(np.zeros(0))}
+    rigid = fit_to_points(ours, faces, points[seen], diagonal)
+    distance = MeshQuery(_apply(rigid, ours), faces).closest(points[seen]).distance
+    return {
+        "visible": _summary(100.0 * distance / diagonal),
+        **motion(rigid, points[seen].mean(axis=0)),
+    }
 
 
 def load_true_mesh(gt_dir: Path) -> SurfaceMesh:
