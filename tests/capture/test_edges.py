@@ -10,6 +10,7 @@ import torch
 from toonify3d.capture.edges import refine_edge
 from toonify3d.capture.silhouettes import silhouette, subpixel_distance
 from toonify3d.scene import Camera
+from toonify3d.srgb import to_linear, to_srgb
 
 SIDE = 120
 
@@ -35,11 +36,15 @@ def test_distance_is_finer_than_a_pixel(radius):
 
 
 def painting(radius, person, room, seed=0):
-    """A disc on a room, mixed at its edge, blurred and noisy as a video is, darker to its rim."""
+    """A disc on a room: light mixed at its edge, then blurred and noisy as a video is.
+
+    Darker to its rim.
+    """
     distance = disc(radius)
     share = np.clip(0.5 - distance, 0.0, 1.0)[..., None]
     shade = np.clip(1.0 + 0.02 * np.minimum(distance, 0.0) + 0.2, 0.6, 1.0)[..., None]
-    picture = share * np.array(person) * shade + (1.0 - share) * np.array(room)
+    lit, unlit = (to_linear(np.array(color) / 255.0) for color in (person * shade, room))
+    picture = 255.0 * to_srgb(share * lit + (1.0 - share) * unlit)
     picture = cv2.GaussianBlur(picture, (0, 0), 0.6)
     picture += np.random.default_rng(seed).normal(0.0, 3.0, picture.shape)
     return np.clip(picture, 0, 255).astype(np.uint8)
@@ -52,6 +57,26 @@ def painting(radius, person, room, seed=0):
 def test_edge_goes_to_where_the_picture_shows_it(off, person, room):
     found = refine_edge(painting(30.4, person, room), disc(30.4 + off) < 0, lambda mask: mask)
     assert radius_of(found) == pytest.approx(30.4, abs=0.1)
+
+
+def filmed(radius, person, room, blur=0.8, big=8):
+    """A disc whose light the lens blurs, and whose sRGB values the codec blurs as much."""
+    center = (60.3 * big, 59.6 * big)
+    share = (disc(radius * big, SIDE * big, center) < 0).astype(np.float32)
+    share = cv2.GaussianBlur(share, (0, 0), blur * big)
+    share = share.reshape(SIDE, big, SIDE, big).mean((1, 3))[..., None]
+    sides = [to_linear(np.array(color) / 255.0) for color in (person, room)]
+    picture = 255.0 * to_srgb(share * sides[0] + (1.0 - share) * sides[1])
+    return cv2.GaussianBlur(picture, (0, 0), blur).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("person", "room"), [((235, 215, 200), (40, 45, 50)), ((40, 45, 50), (235, 215, 200))]
+)
+def test_bright_heads_before_dark_rooms_are_not_too_fat(person, room):
+    """The lens mixes light: by sRGB values alone the bright side reaches too far."""
+    found = refine_edge(filmed(30.4, person, room), disc(30.4) < 0, lambda mask: mask)
+    assert radius_of(found) == pytest.approx(30.4, abs=0.15)
 
 
 def test_edge_stays_where_both_sides_look_alike():
