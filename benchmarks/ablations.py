@@ -12,9 +12,9 @@ deformed mesh, in percent of its box diagonal, over what a camera sees and over 
 portrait shows; and foreground PSNR of ten views none of which was trained on. Rows of the scheme as
 published (``finetune ...``) use the fast networks with guided samples.
 
-Cost, measured with ``--share 0.4`` on one core of a busy AMD EPYC, in CPU seconds: full 54, without
-geometry adaption 31, without texture adaption 17, finetune 23, joint 40, without prior 108, fine
-residual 59. A whole run takes about 2.3 times that, and 150 for each of the two priors.
+Cost, measured with ``--share 0.4`` on one core of a busy AMD EPYC, in CPU seconds: full 38, without
+geometry adaption 27, finetune 20, joint 30, 4 portraits 28, 8 portraits 33; older: without prior
+108, fine residual 59. A whole run takes about 2.3 times that, and 150 for each of the two priors.
 
 The views have the room's light in them. ``PSNR`` renders as the paper does: reflection times albedo
 (eq. 10), and without texture adaption the appearance field along the ray (eq. 8), which is what is
