@@ -42,12 +42,12 @@ from .training.stage3 import adapt_texture, load_avatar
 
 # Seconds of the preview preset on two CPU cores (docs/results.md), for the time left at the start.
 EXPECTED_SECONDS = {
-    "capture": 75.0,
-    "prior": 104.0,
-    "portraits": 28.0,  # toons 17, brush and chalk about 40: the look is not known beforehand
-    "geometry": 37.0,
+    "capture": 102.0,
+    "prior": 74.0,
+    "portraits": 20.0,  # toons; brush and chalk about 35: the look is not known beforehand
+    "geometry": 24.0,
     "texture": 37.0,
-    "asset": 46.0,
+    "asset": 77.0,
 }
 
 
