@@ -33,9 +33,6 @@ class TrainingError(ToonifyError):
     """Training could not go on (diverged repeatedly, out of memory): one clear sentence."""
 
 
-KEPT = " What is done so far is kept: then resume the job."
-"""Follows :func:`disk_sentence` where the user has a job and a Resume button."""
-
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _UNUSABLE = {
     *(errno.EROFS, errno.EACCES, errno.EPERM),
@@ -56,3 +53,9 @@ def disk_sentence(error: OSError, place: object) -> str | None:
     if error.errno in _UNUSABLE:
         return f"Cannot use '{name}': {why}; choose another file or folder."
     return None
+
+
+def job_sentence(error: Exception, root: object) -> str | None:
+    """:func:`disk_sentence` where the user has a job, and a Resume button; None for a defect."""
+    sentence = disk_sentence(error, root) if isinstance(error, OSError) else None
+    return sentence and f"{sentence} What is done so far is kept: then resume the job."

@@ -18,7 +18,7 @@ from .asset.pipeline import build_asset, extract_mesh
 from .calm_colors import save_calm_colors
 from .capture.pipeline import check_source, run_capture
 from .devices import resolve_device
-from .errors import KEPT, CancelledError, InputError, ToonifyError, disk_sentence
+from .errors import CancelledError, InputError, ToonifyError, job_sentence
 from .meshes import load_mesh, save_mesh
 from .plan import Style, prepare, step_folders, step_keys, unfinished
 from .portrait2d.adapters.base import open_stylizer, stylize_with
@@ -97,9 +97,9 @@ def _run(context: RunContext, settings: JobSettings, style: Style | None) -> Pat
         reporter.failed(getattr(error, "code", "failed"), str(error))
         raise
     except Exception as error:
-        sentence = disk_sentence(error, context.job.root) if isinstance(error, OSError) else None
+        sentence = job_sentence(error, context.job.root)
         if sentence is not None:
-            reporter.failed("unwritable", sentence + KEPT)
+            reporter.failed("unwritable", sentence)
         else:
             reporter.failed("defect", f"{type(error).__name__}: {error}")
         raise

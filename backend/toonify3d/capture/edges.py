@@ -72,12 +72,11 @@ def _coverage(picture: Float32Array, light: Float32Array, distance: Float32Array
     """
     inside = (distance <= -_SIDES[0]) & (distance >= -_SIDES[1])
     outside = (distance >= _SIDES[0]) & (distance <= _SIDES[1])
-    person, person_spread, person_known = _side(picture, inside)
-    room, room_spread, room_known = _side(picture, outside)
+    person, person_spread, lit, person_known = _side(picture, light, inside)
+    room, room_spread, unlit, room_known = _side(picture, light, outside)
     noise = person_spread + room_spread + np.float32(_NOISE**2)
     share, separation = _mixed(picture, person, room, noise)
     trust = np.where(person_known & room_known, separation / (separation + _DOUBT), 0.0)
-    lit, unlit = _mean(light, inside), _mean(light, outside)
     # sRGB noise in linear light grows with the curve's slope; its square is about light ** 1.1.
     slope = cv2.pow(np.maximum((lit + unlit) / 510.0, 1e-3), 1.1)
     share = 0.5 * (share + _mixed(light, lit, unlit, noise * slope)[0])
@@ -108,21 +107,19 @@ def _mixed(
     return share, separation
 
 
-def _side(picture: Float32Array, chosen: BoolImage) -> tuple[Float32Array, Float32Array, BoolImage]:
-    """Mean and variance ``(H, W, 3)`` of the chosen pixels in each window; whether it has any."""
+def _side(
+    picture: Float32Array, light: Float32Array, chosen: BoolImage
+) -> tuple[Float32Array, Float32Array, Float32Array, BoolImage]:
+    """Of the chosen pixels in each window: mean and variance ``(H, W, 3)`` of the picture, mean of
+    the light; whether there are any."""
     weight = chosen.astype(np.float32)
     count = _box(weight)
     safe = (count + 1e-6)[..., None]
-    mean = _box(picture * weight[..., None]) / safe
-    square = _box(picture * picture * weight[..., None]) / safe
-    return mean, np.maximum(square - mean * mean, 0.0), count > 1e-3
-
-
-def _mean(picture: Float32Array, chosen: BoolImage) -> Float32Array:
-    """Mean ``(H, W, 3)`` of the chosen pixels in each window."""
-    weight = chosen.astype(np.float32)
-    safe = (_box(weight) + 1e-6)[..., None]
-    return np.asarray(_box(picture * weight[..., None]) / safe, np.float32)
+    mean, square, lit = (
+        np.asarray(_box(values * weight[..., None]) / safe, np.float32)
+        for values in (picture, picture * picture, light)
+    )
+    return mean, np.maximum(square - mean * mean, 0.0), lit, count > 1e-3
 
 
 def _box(values: Float32Array) -> Float32Array:

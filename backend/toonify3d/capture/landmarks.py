@@ -68,6 +68,8 @@ LIPS_OUTER: tuple[int, ...] = (
     *(61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185),
 )  # fmt: skip
 """Closed contour from the right corner along the lower lip."""
+ORGANS = (LEFT_EYE, RIGHT_EYE, LEFT_BROW, RIGHT_BROW, LIPS_OUTER)
+"""Contours of all that a face has but skin."""
 LIPS_INNER: tuple[int, ...] = (
     *(78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191),
 )  # fmt: skip

@@ -73,13 +73,11 @@ def format_table(figures: dict[str, Any]) -> str:
     head = f"{'':16} {'direction':16} {'part':8} {'median':>8} {'p95':>8} {'mean':>8}"
     lines = [head]
     for name, entry in figures.items():
-        for direction in ("result_to_truth", "truth_to_result"):
-            for part, row in entry[direction].items():
+        for direction in ("result_to_truth", "truth_to_result", "truth_to_fitted"):
+            parts = {part: row for part, row in entry[direction].items() if isinstance(row, dict)}
+            for part, row in parts.items():
                 values = " ".join(_cell(row[key]) for key in ("median", "p95", "mean"))
                 lines.append(f"{name:16} {direction:16} {part:8} {values}")
-        row = entry["truth_to_fitted"]["visible"]
-        values = " ".join(_cell(row[key]) for key in ("median", "p95", "mean"))
-        lines.append(f"{name:16} {'truth_to_fitted':16} {'visible':8} {values}")
     return "\n".join(lines)
 
 

@@ -81,24 +81,22 @@ def evaluate_surface(
             "visible": _summary(distance[seen]),
             "sides": _summary(distance[side]),
         }
-    result["truth_to_fitted"] = _fitted(ours, mesh.faces, truth, cameras, samples)
+    # The truth came last.
+    result["truth_to_fitted"] = _fitted(ours, mesh.faces, points[seen], diagonal)
     return result
 
 
 def _fitted(
-    ours: FloatArray, faces: IntArray, truth: SurfaceMesh, cameras: list[Camera], samples: int
+    ours: FloatArray, faces: IntArray, points: FloatArray, diagonal: float
 ) -> dict[str, Any]:
-    """Distances of the visible truth to our surface laid on it by its shape."""
-    diagonal = float(np.linalg.norm(np.ptp(truth.vertices, axis=0)))
-    points = sample_surface(truth.vertices, truth.faces, samples)
-    seen = visible_points(points, truth.vertices, truth.faces, cameras, BLOCKED * diagonal)
-    if not seen.any():
+    """Distances of visible points ``(P, 3)`` of the truth to our surface laid on them."""
+    if not len(points):
         return {"visible": _summary(np.zeros(0))}
-    rigid = fit_to_points(ours, faces, points[seen], diagonal)
-    distance = MeshQuery(_apply(rigid, ours), faces).closest(points[seen]).distance
+    rigid = fit_to_points(ours, faces, points, diagonal)
+    distance = MeshQuery(_apply(rigid, ours), faces).closest(points).distance
     return {
         "visible": _summary(100.0 * distance / diagonal),
-        **motion(rigid, points[seen].mean(axis=0)),
+        **motion(rigid, points.mean(axis=0)),
     }
 
 

@@ -49,7 +49,6 @@ def calm_person(person: Person, calm: Float32Array, kind: str) -> CalmColors:
 
 def _away_from_organs(person: Person) -> Float32Array:
     local, own = person.frame.to_face(person.mesh.vertices), person.frame.to_face(person.world)
-    parts = (lm.RIGHT_EYE, lm.LEFT_EYE, lm.RIGHT_BROW, lm.LEFT_BROW, lm.LIPS_OUTER)
-    near = np.max([in_polygon(local[:, :2], own[list(p), :2]) for p in parts], axis=0)
+    near = np.max([in_polygon(local[:, :2], own[list(p), :2]) for p in lm.ORGANS], axis=0)
     front = local[:, 2] > own[:, 2].min() - _BEHIND
     return np.asarray(1 - smoothstep(near, *_NEAR) * front, np.float32)

@@ -20,7 +20,7 @@ def polygon(shape: tuple[int, ...], contour: FloatArray, grow: float) -> Float32
 def organ_mask(shape: tuple[int, ...], points: FloatArray, grow: float) -> Float32Array:
     """Eyes, brows and lips with a margin."""
     out = np.zeros(shape[:2], np.float32)
-    for part in (lm.LEFT_EYE, lm.RIGHT_EYE, lm.LEFT_BROW, lm.RIGHT_BROW, lm.LIPS_OUTER):
+    for part in lm.ORGANS:
         out = np.maximum(out, polygon(shape, points[list(part), :2], grow))
     return out
 

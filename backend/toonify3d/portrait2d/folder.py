@@ -191,7 +191,8 @@ def painted_mask(image: ByteImage, photo: ByteImage, photo_mask: ByteImage) -> B
     grown = _opened(old | (steady > _CLEAR * unrest)) & ~old
     cut = _grab_cut(image, photo_mask, far | ((steady <= unrest) & ~old), grown)
     # Bites of a few pixels are where GrabCut takes shade for wall; who shrank shows a wider rim.
-    lost = old & (cut < 128) & ~_opened(old & (cut < 128))
+    bitten = old & (cut < 128)
+    lost = bitten & ~_opened(bitten)
     return _matted(_largest(lost | (cut > 127)), image, photo, ~old)
 
 

@@ -325,7 +325,7 @@ def _borders(attributes: Float32Array, kind: str) -> Float32Array:
         return np.stack([*ahead, soft[3] if kind == "cel" else smoothstep(soft[3], 0.25, 0.75)])
     if kind in ("ink", "hatch"):
         return soft
-    return smoothstep(soft, 0.15, 0.85)  # painters soften borders, toons do not
+    return smoothstep(soft, 0.15, 0.85)  # painters soften borders
 
 
 def _despeckle(label: Float32Array) -> Float32Array:

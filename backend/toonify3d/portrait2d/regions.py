@@ -156,7 +156,7 @@ def face_skin(
     oval = landmarks[list(lm.FACE_OVAL), :2]
     inside = in_polygon(flat, oval) > 0.05
     inside &= (normals[:, 2] > 0.2) & (local[:, 2] > landmarks[list(lm.FACE_OVAL), 2].min() - 0.2)
-    for part in (lm.LEFT_EYE, lm.RIGHT_EYE, lm.LEFT_BROW, lm.RIGHT_BROW, lm.LIPS_OUTER):
+    for part in lm.ORGANS:
         inside &= in_polygon(flat, landmarks[list(part), :2]) < -0.06
     return inside
 
@@ -241,7 +241,7 @@ def _unaries(
     inside = smoothstep(oval, 0.05, 0.3) * (local[:, 2] > landmarks[list(lm.FACE_OVAL), 2].min())
     lower = height < landmarks[lm.NOSE_TIP, 1] - landmarks[lm.CHIN, 1]
     hair = hair * np.where(lower, 1 - 0.98 * inside, 1.0)
-    for part in (lm.LEFT_EYE, lm.RIGHT_EYE, lm.LEFT_BROW, lm.RIGHT_BROW, lm.LIPS_OUTER):
+    for part in lm.ORGANS:
         near = smoothstep(in_polygon(local[:, :2], landmarks[list(part), :2]), -0.12, -0.02)
         near *= local[:, 2] > landmarks[list(part), 2].min() - 0.15
         fringe = hair > 2 * np.maximum(skin, 0.02)

@@ -75,7 +75,7 @@ def _organs(exemplar: Exemplar, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """Eyes, brows, lips, nostrils and a little round them: no strokes for any other place."""
     factor = size[0] / exemplar.image.shape[1]
     canvas = np.zeros((size[1], size[0]), np.uint8)
-    parts = (lm.LEFT_EYE, lm.RIGHT_EYE, lm.LEFT_BROW, lm.RIGHT_BROW, lm.LIPS_OUTER, lm.NOSE_BASE)
+    parts = (*lm.ORGANS, lm.NOSE_BASE)
     for part in parts:
         points = np.round(exemplar.points[list(part), :2] * factor).astype(np.int32)
         cv2.fillConvexPoly(canvas, cv2.convexHull(points.reshape(-1, 1, 2)), (255,))

@@ -309,7 +309,7 @@ def _skin_pixels(exemplar: Exemplar, lab: Float32Array, width: float) -> Float32
     oval = np.round(exemplar.points[list(lm.FACE_OVAL), :2]).astype(np.int32)
     cv2.fillPoly(canvas, [oval], (255,))
     organs = np.zeros_like(canvas)
-    for part in (lm.LEFT_EYE, lm.RIGHT_EYE, lm.LEFT_BROW, lm.RIGHT_BROW, lm.LIPS_OUTER):
+    for part in lm.ORGANS:
         contour = np.round(exemplar.points[list(part), :2]).astype(np.int32)
         cv2.fillPoly(organs, [contour], (255,))
     near = cv2.distanceTransform(255 - organs, cv2.DIST_L2, 5) < 0.03 * exemplar.face_width

@@ -17,11 +17,10 @@ from ..errors import (
     EXIT_DEFECT,
     EXIT_INPUT,
     EXIT_OK,
-    KEPT,
     CancelledError,
     InputError,
     ToonifyError,
-    disk_sentence,
+    job_sentence,
 )
 from ..files import write_json
 from .link import Link
@@ -64,9 +63,9 @@ def _diagnosis(error: Exception, root: Path) -> tuple[str, str]:
     """Code and sentence for what no part of the pipeline has foreseen."""
     if not (root / REQUEST_FILE).exists():
         return "job_gone", f"The job folder '{root}' was deleted while the job ran; start it again."
-    sentence = disk_sentence(error, root) if isinstance(error, OSError) else None
+    sentence = job_sentence(error, root)
     if sentence is not None:
-        return "unwritable", sentence + KEPT
+        return "unwritable", sentence
     return "defect", f"{type(error).__name__}: {error}"
 
 

@@ -197,7 +197,7 @@ class Guide:
         index = chosen.nonzero()
         points = index.to(torch.float32) * self.cell - 1.0
         with torch.no_grad():
-            fresh = torch.cat([sdf(part) for part in points.split(1 << 16)] or [points[:, 0]])
+            fresh = torch.cat([sdf(part) for part in points.split(1 << 16)])
         # Never beyond the hull: what trains nowhere must not lead the samples astray.
         limit = self.hull[index[:, 0], index[:, 1], index[:, 2]] - 2.0 * self.cell
         self.values[index[:, 0], index[:, 1], index[:, 2]] = torch.maximum(fresh, limit)

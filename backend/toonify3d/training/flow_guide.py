@@ -18,8 +18,7 @@ from torch import Tensor
 from ..scene import ByteImage, Float32Array, FloatArray, Scene, StylizedView
 from ..snr.avatar import PriorLike
 from ..snr.rendering import trace
-from .data import camera_tensors
-from .view_rays import Rays, pixel_rays, signed_distance
+from .view_rays import Rays, point_rays, signed_distance
 
 _WINDOWS = 24
 """Windows over the height of the picture within which brightness and contrast are made even."""
@@ -54,10 +53,9 @@ class FlowGuide:
                 view.image, view.mask, scene.image(view.frame), scene.mask(view.frame)
             )
             rows = generator.permutation(len(found))[:_MOST]
-            pixels = found[rows]
-            there = _sight(points[rows], view, scene, device)
-            here = pixel_rays(
-                view.frame.camera, pixels[:, 0], pixels[:, 1], scene.normalization, device
+            here, there = (
+                point_rays(view.frame.camera, at[rows], scene.normalization, device)
+                for at in (found + 0.5, points)
             )
             distance, hit = trace(prior, there.origin, there.direction)
             kept = (here.origin, here.direction, there.at(distance), there.direction)
@@ -131,11 +129,3 @@ def _sampled(values: Float32Array, at: Float32Array) -> Float32Array:
         values, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     return np.asarray(found, np.float32)
-
-
-def _sight(points: FloatArray, view: StylizedView, scene: Scene, device: torch.device) -> Rays:
-    """Rays through image points ``(N, 2)`` of the view's camera."""
-    origins, rotations = camera_tensors([view.frame.camera], scene.normalization, device)
-    image = torch.tensor(points, dtype=torch.float32, device=device)
-    raw = torch.cat([image, torch.ones_like(image[:, :1])], dim=1) @ rotations[0].T
-    return Rays(origins.expand(len(raw), 3), torch.nn.functional.normalize(raw, dim=1))

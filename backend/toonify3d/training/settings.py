@@ -101,8 +101,8 @@ class PriorSettings:
     """Adam learning rate of the pose and focal corrections (radians, unit space, logarithm)."""
     weight_poses: float = 1e-4
     """Weight of the squares of the pose corrections, a turn in units of 0.03 degrees, a shift in
-    units of 0.003 (unit space). Moving all cameras and the head together changes no pixel; without
-    this a long training lets them drift."""
+    units of 0.003 (unit space). A step sees few pixels of each frame: without this the poses walk
+    at random in a long training."""
     weight_focal: float = 1e-5
     """Weight of the square of the focal correction, in units of 0.2 %."""
     refine_exposure: bool = False

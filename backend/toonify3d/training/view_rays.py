@@ -64,6 +64,13 @@ def pixel_rays(
 ) -> Rays:
     """Rays through the centres of pixels ``(N,)``."""
     points = np.stack([columns + 0.5, rows + 0.5], axis=1).astype(np.float64)
+    return point_rays(camera, points, normalization, device)
+
+
+def point_rays(
+    camera: Camera, points: FloatArray, normalization: Normalization, device: torch.device
+) -> Rays:
+    """Rays through image points ``(N, 2)``."""
     origin, direction = camera.rays(points)
     return Rays(
         torch.tensor(normalization.to_unit(origin), dtype=torch.float32, device=device),
