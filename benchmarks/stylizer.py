@@ -4,8 +4,10 @@
 
 ``JOB`` is a job folder whose stage I is finished. Per subject (the jobs and the two public-domain
 portraits, which are turned into one-frame scenes) and exemplar: style distances with the photo as
-100 %, the slope of landmark moves (see ``stylizer_shape``; "-" where the detectors are unreliable,
-the raw figures beside it), the difference of neighbouring frames against the photos', and seconds.
+100 %, region by region ("patches", "palette", see ``stylizer_style``) and of whole heads ("head
+patches", "head palette"); the slope of landmark moves (see ``stylizer_shape``; "-" where the
+detectors are unreliable, the raw figures beside it); the difference of neighbouring frames against
+the photos'; and seconds.
 Outlines and identity need dlib: ``pip install dlib-bin face_recognition_models``. Another job may
 be given that only adds a face to tell the others from (``--faces demo=JOB``).
 Runs of a few subjects or exemplars are put together with ``--merge OUT1 OUT2``.
@@ -32,7 +34,9 @@ from stylizer_measures import (
     write_table,
 )
 from stylizer_photo import photo_scene
+from stylizer_regions import exemplar_portrait, frame_portrait
 from stylizer_shape import Jaw, columns, measure
+from stylizer_style import NAMES, Closeness, Portrait, closeness
 
 from toonify3d.capture import landmarks as lm
 from toonify3d.files import write_image, write_json
@@ -151,7 +155,9 @@ class Bench:
         ordered = [views[frame.name] for frame in subject.frames]
         row = {"subject": subject.name, "exemplar": name, "look": choose_look(style.stats)}
         row |= self._distances(subject, style, ordered[0])
-        row |= self._slopes(subject, style, path, ordered)
+        row |= self._by_region(subject, style, ordered[0], strip_path(self.options.out, row))
+        if self.options.slope_frames:
+            row |= self._slopes(subject, style, path, ordered)
         assert done.displacement is not None
         row["consistency"] = consistency(
             subject.scene.image, ordered[:2], subject.mesh, done.displacement
@@ -196,10 +202,22 @@ class Bench:
         goal = head(style.image, seen, style.points)
         before = head(scene.image(frame), scene.mask(frame), own)
         after = head(view.image, view.mask, own)
-        return {
-            "patches %": 100 * texture_distance(after, goal) / texture_distance(before, goal),
-            "palette %": 100 * palette_distance(after, goal) / palette_distance(before, goal),
-        }
+        texture = texture_distance(after, goal) / texture_distance(before, goal)
+        colours = palette_distance(after, goal) / palette_distance(before, goal)
+        return {"head patches %": 100 * texture, "head palette %": 100 * colours}
+
+    def _by_region(
+        self, subject: Subject, style: Exemplar, view: StylizedView, strip: Path
+    ) -> dict[str, Any]:
+        person, frame, scene = subject.person, view.frame, subject.scene
+        field = pipeline.change_shape(person, style, StylizeSettings()).field
+        moved = np.concatenate([field(person.mesh.vertices), field(person.world)])
+        goal = exemplar_portrait(style)
+        after = frame_portrait(person, frame.camera, view.image, view.mask, moved)
+        before = frame_portrait(person, frame.camera, scene.image(frame), scene.mask(frame), None)
+        for name, item in (("goal", goal), ("after", after), ("before", before)):
+            save_portrait(self.options.out / "regions" / f"{strip.stem}_{name}", item)
+        return style_columns(*closeness(goal, [after, before]))
 
     def _face(self, view: StylizedView) -> list[float] | None:
         found = self.finder.detect(view.image, thorough=True) if self.embed else None
@@ -218,6 +236,25 @@ class Bench:
         for view in (views[0], views[-1]) if len(views) > 1 else views:
             tiles.append(crop(view.image, view.frame.camera.project(subject.person.world)[0]))
         return np.hstack(tiles)
+
+
+def style_columns(after: Closeness, before: Closeness) -> dict[str, Any]:
+    """Percent of the photo's distances, and the same region by region (patches/palette)."""
+    parts = []
+    for region, (patches, palette) in after.by_region.items():
+        was = before.by_region[region]
+        parts.append(f"{NAMES[region]} {100 * patches / was[0]:.0f}/{100 * palette / was[1]:.0f}")
+    return {
+        "patches %": 100 * after.patches / before.patches,
+        "palette %": 100 * after.palette / before.palette,
+        "regions": ", ".join(parts),
+    }
+
+
+def save_portrait(path: Path, item: Portrait) -> None:
+    """Both pictures, to look at and to measure again."""
+    write_image(path.with_name(path.name + ".png"), item.image)
+    write_image(path.with_name(path.name + "_map.png"), item.regions)
 
 
 def strip_path(out: Path, row: dict[str, Any]) -> Path:
@@ -312,7 +349,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="subjects")
     parser.add_argument("--exemplars", nargs="*", default=[], help="names without exemplar_")
     parser.add_argument("--faces", nargs="*", default=[], help="NAME=JOB, more faces to tell from")
-    parser.add_argument("--slope-frames", type=int, default=2, help="frames for the shape")
+    parser.add_argument("--slope-frames", type=int, default=2, help="frames for the shape, 0: none")
     parser.add_argument("--merge", nargs="*", type=Path, default=[], help="finished runs")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
