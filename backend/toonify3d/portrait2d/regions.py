@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.sparse.linalg import cg
 
 from ..capture import landmarks as lm
@@ -24,6 +24,8 @@ _SCALE = 256.0
 """Pixels per distance between the eyes for point-in-polygon tests."""
 _SEEN_SEED, _SEEN_WELL = 2, 5.0
 """Frames that show a place before its colour is a seed, and before it fully counts."""
+_BAND = 0.13
+"""Half the width (eye distances) of what is too narrow to be the lower end of hair."""
 _BALD_SHARE = 0.2
 """A head with less non-skin on its scalp than this share has no hair."""
 
@@ -108,7 +110,7 @@ def classify(
     unary = known * _unaries(
         local, landmarks, features, skin_distance, hair_seed, clothes_seed, face, bald
     )
-    walk = _Walk(faces, features)
+    walk = _Walk(faces, features, local)
     labels = walk.solve(unary)
     if (
         not bald
@@ -118,7 +120,8 @@ def classify(
             local, landmarks, features, skin_distance, more, clothes_seed, face, bald
         )
         labels = walk.solve(unary)
-    labels = _drop_islands(labels, unary, hair_seed, walk)
+    below = local[:, 1] < landmarks[lm.CHIN, 1]
+    labels = _drop_islands(labels, unary, hair_seed, below, walk)
     beard = walk.smooth(_beard(local, landmarks, features, skin_model, labels[:, 0]))
     lab, spread = skin_statistics(local, normals, observed, landmarks)
     return Regions(
@@ -254,8 +257,13 @@ def _unaries(
 class _Walk:
     """Random walk on the mesh whose steps avoid colour edges."""
 
-    def __init__(self, faces: npt.NDArray[np.int64], features: FloatArray) -> None:
+    def __init__(
+        self, faces: npt.NDArray[np.int64], features: FloatArray, places: FloatArray
+    ) -> None:
         self.graph = edge_adjacency(faces, len(features)).tocoo()
+        row, column = self.graph.row, self.graph.col
+        length = np.linalg.norm(places[row] - places[column], axis=1) + 1e-9
+        self.lengths = sparse.coo_matrix((length, (row, column)), self.graph.shape).tocsr()
         step = (features[self.graph.row] - features[self.graph.col])[:, :3]
         weight = np.exp(-(step**2).sum(1) / (2 * 6.0**2)) + 0.02
         shape = self.graph.shape
@@ -284,6 +292,13 @@ class _Walk:
         out = np.stack(columns, 1)
         return np.asarray(out / np.maximum(out.sum(1, keepdims=True), 1e-9))
 
+    def away(self, chosen: npt.NDArray[np.bool_], limit: float) -> FloatArray:
+        """Way ``(V,)`` along the edges to the nearest chosen vertex, at most ``limit``."""
+        from_any = dijkstra(
+            self.lengths, indices=np.flatnonzero(chosen), limit=limit, min_only=True
+        )
+        return np.asarray(np.minimum(from_any, limit))
+
     def smooth(self, values: FloatArray, strength: float = 0.5) -> FloatArray:
         """Spread one soft label a few steps along the surface."""
         system = (self.laplacian + sparse.diags(np.full(len(values), strength))).tocsr()
@@ -292,15 +307,25 @@ class _Walk:
 
 
 def _drop_islands(
-    labels: FloatArray, unary: FloatArray, hair_seed: npt.NDArray[np.bool_], walk: _Walk
+    labels: FloatArray,
+    unary: FloatArray,
+    hair_seed: npt.NDArray[np.bool_],
+    below: npt.NDArray[np.bool_],
+    walk: _Walk,
 ) -> FloatArray:
-    """Hair that does not hang together with the scalp is a collar or a pattern."""
+    """Hair that does not hang together with the scalp is a collar or a pattern.
+
+    So is a narrow band ``below`` the chin that the hair's tips only touch.
+    """
     hair = labels.argmax(1) == 1
     graph = walk.graph.tocsr()
     _, component = connected_components(graph[hair][:, hair], directed=False)
     roots = np.unique(component[hair_seed[hair]], return_counts=True)
     kept = roots[0][roots[1] > 30]
-    lost = np.flatnonzero(hair)[~np.isin(component, kept)]
+    rooted = np.zeros(len(hair), bool)
+    rooted[np.flatnonzero(hair)[np.isin(component, kept)]] = True
+    lost = np.flatnonzero(hair & ~rooted)
+    lost = np.union1d(lost, np.flatnonzero(below & (labels[:, 1] > 0.05) & ~_locks(rooted, walk)))
     if not len(lost):
         return labels
     corrected = unary.copy()
@@ -308,6 +333,12 @@ def _drop_islands(
     corrected[lost, 2] = np.maximum(corrected[lost, 2], 0.3 * (unary[lost, 2] > 0.01))
     out = walk.solve(corrected)
     return out
+
+
+def _locks(hair: npt.NDArray[np.bool_], walk: _Walk) -> npt.NDArray[np.bool_]:
+    """Hair without what is narrower than twice :data:`_BAND`, and what is as near to it."""
+    thick = walk.away(~hair, _BAND) >= _BAND
+    return np.asarray(walk.away(thick, 1.5 * _BAND) < 1.5 * _BAND)
 
 
 def _beard(
