@@ -22,6 +22,8 @@ from .picture import MIN_SIDE, WORKING_SIDE, longest_side, read_picture
 from .refine import refine_landmarks
 
 RAMP_STEPS = 32
+_CLEAN = 0.5
+"""Pictures painted less than this have shapes with clear borders."""
 _MAX_RAMP = 18.0
 """Lightness that a ramp may reach above or below its middle."""
 
@@ -284,9 +286,11 @@ def _layers(lab: Float32Array, smooth: Float32Array, points: FloatArray, width: 
     skin = _skin_mask(smooth, oval, organs, points)
     field, _ = _skin_layers(smooth, skin, oval, organs, width)
     # What is drawn reaches beyond the landmarks' contours: keep it out of the skin, then go again.
-    feature, _ = _feature(lab, smooth, field, skin)
-    drawn = organ_mask(lab.shape, points, 0.12 * width) * feature
-    organs = np.maximum(organs, dilate((drawn > 0.3).astype(np.float32), 0.02 * width))
+    feature, noise = _feature(lab, smooth, field, skin)
+    drawn = organ_mask(lab.shape, points, 0.12 * width) * feature > 0.3
+    if _painted(smooth[skin > 0.5], noise) < _CLEAN:
+        drawn = _touching(drawn, organ_mask(lab.shape, points, 0.02 * width) > 0.5)
+    organs = np.maximum(organs, dilate(drawn.astype(np.float32), 0.02 * width))
     skin = _skin_mask(smooth, oval, organs, points)
     field, detail = _skin_layers(smooth, skin, oval, organs, width)
     feature, noise = _feature(lab, smooth, field, skin)
@@ -302,6 +306,12 @@ def _layers(lab: Float32Array, smooth: Float32Array, points: FloatArray, width: 
         field, lab = field + brought, lab + brought
         detail = detail * (1 - 0.6 * painted)
     return _Layers(skin, field, raw, lab, detail, feature, noise, painted)
+
+
+def _touching(drawn: npt.NDArray[np.bool_], organs: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Parts that reach into an organ; a nose's shadow and freckles beside it are skin."""
+    _, parts = cv2.connectedComponents(drawn.astype(np.uint8))
+    return np.asarray(drawn & np.isin(parts, np.unique(parts[organs])))
 
 
 def _painted(skin: Float32Array, noise: float) -> float:

@@ -1,0 +1,41 @@
+"""What is drawn on the skin between eyes and lips (freckles, a nose) belongs to the skin."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from portrait2d_person import draw_face, face_landmarks
+
+from toonify3d.capture import landmarks as lm
+from toonify3d.portrait2d.exemplar import analyse
+
+
+@pytest.fixture(scope="module")
+def drawing():
+    """A cartoon with a dot close under each eye and one close above the lips; their places."""
+    image, points = draw_face(face_landmarks(), 512, 110.0)
+    unit = float(np.ptp(points[list(lm.FACE_OVAL), 0]))
+    spots = [
+        points[list(contour), :2].mean(0) + np.array([0, 0.15 * unit])
+        for contour in (lm.LEFT_EYE, lm.RIGHT_EYE)
+    ]
+    lips = points[list(lm.LIPS_OUTER), :2]
+    spots.append(np.array([lips[:, 0].mean() + 0.06 * unit, lips[:, 1].min() - 0.1 * unit]))
+    for x, y in spots:
+        cv2.circle(image, (round(x), round(y)), 5, (170, 110, 70), -1, cv2.LINE_AA)
+    return analyse(image, None, points), spots, points
+
+
+def test_freckles_near_eyes_and_lips_are_kept(drawing):
+    style, spots, _ = drawing
+    for x, y in spots:
+        near = style.detail_lab[int(y) - 3 : int(y) + 4, int(x) - 3 : int(x) + 4, 0]
+        assert near.min() < -10
+
+
+def test_the_organs_themselves_are_not_drawn_on_the_skin(drawing):
+    style, _, points = drawing
+    for contour in (lm.LEFT_EYE, lm.RIGHT_EYE, lm.LIPS_OUTER):
+        x, y = points[list(contour), :2].mean(0).astype(int)
+        assert np.abs(style.detail_lab[y, x]).max() < 1.0
