@@ -79,6 +79,39 @@ def test_bright_heads_before_dark_rooms_are_not_too_fat(person, room):
     assert radius_of(found) == pytest.approx(30.4, abs=0.15)
 
 
+def rimmed(radius, person, room, rim=6.0, dimmest=0.55, seed=0):
+    """A disc that darkens to ``dimmest`` of its sRGB values over its last ``rim`` pixels."""
+    distance = disc(radius)
+    shade = np.clip(dimmest - (1.0 - dimmest) * distance / rim, dimmest, 1.0)[..., None]
+    share = np.clip(0.5 - distance, 0.0, 1.0)[..., None]
+    picture = share * shade * np.array(person, float) + (1.0 - share) * np.array(room, float)
+    picture = cv2.GaussianBlur(picture, (0, 0), 0.7)
+    picture += np.random.default_rng(seed).normal(0.0, 2.0, picture.shape)
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("room", [(90, 84, 90), (50, 95, 80), (120, 70, 90)])
+def test_a_dark_rim_before_a_dark_room_is_the_persons(room):
+    """Seen on lps: the underside of the bust is as dark as the room, but not of its hue."""
+    picture = rimmed(30.4, (150, 112, 100), room)
+    found = refine_edge(picture, disc(28.4) < 0, lambda mask: mask)
+    assert radius_of(found) == pytest.approx(30.4, abs=0.45)
+
+
+def test_a_dark_stripe_of_another_hue_is_no_rim():
+    """As wide as a rim, beside the person, and the room's."""
+    picture = painting(30.4, np.array((190, 150, 130)), np.array((90, 110, 130)))
+    stripe = (disc(30.4) > 0.5) & (disc(30.4) < 3.5)
+    picture[stripe] = (50, 70, 95)
+    found = refine_edge(picture, disc(30.9) < 0, lambda mask: mask)
+    assert radius_of(found) == pytest.approx(30.4, abs=0.3)
+
+
+def test_no_mask_has_no_edge():
+    picture = painting(30.4, np.array((190, 150, 130)), np.array((90, 110, 130)))
+    assert (refine_edge(picture, np.zeros((SIDE, SIDE), bool), lambda mask: mask) > 0).all()
+
+
 def test_edge_stays_where_both_sides_look_alike():
     picture = painting(30.0, (120, 110, 100), (120, 110, 100))
     picture = np.full_like(picture, 115)

@@ -7,11 +7,18 @@ Blinn 1996): half mixed is the edge. The lens mixes light, where half skin and h
 three quarters skin; what comes after (scaling, coding) mixes sRGB values. The edge is put halfway
 between what the two say. Only a few pixels to either side are looked at, because a head
 gets darker, or lighter, towards its outline. Where both sides look alike the edge stays.
+
+A body that turns away from the light has a dark rim, often as dark as the room behind: then the
+strongest edge is the rim's inner one, and a mask that follows it is two or three pixels too small.
+Dimmer light does not change the hue, so first it is asked which pixels are the person's colour in
+dimmer light, compared with the room beyond a rim's width; the answer counts as far as the two
+differ in hue, and it only adds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -33,14 +40,24 @@ _NOISE = 8.0
 """Noise of the picture in grey levels, standard deviation."""
 _DOUBT = 4.0
 """Squared contrast, in standard deviations, at which picture and old edge count the same."""
-_MOVE = 2.0
-"""Most pixels that the edge moves in one round."""
+_ROUNDS = ((2.0, True), (2.0, True), (1.5, False))
+"""Of each round: most pixels that the edge moves, and whether a dark rim is looked for."""
+_BEYOND = (2.5, 5.0)
+"""Distances to the edge, in pixels, between which the room beyond a dark rim is taken."""
+_WIDER = 7
+"""Side of the square window, in pixels, in which that is averaged."""
+_DIMMER = 0.3
+"""How much dimmer the person gets, standard deviation as a share."""
+_RIM_DOUBT = 1.0
+"""As ``_DOUBT``, of the contrast that dimmer light leaves."""
+_PLAIN = 0.03
+"""How much the contrast that brightness makes too speaks against a rim."""
 _BLUR = 3.0
 """Width in pixels of the old edge where the picture says nothing."""
 
 
 def refine_edge(
-    image: ByteImage, solid: BoolImage, whole: Callable[[BoolImage], BoolImage], rounds: int = 2
+    image: ByteImage, solid: BoolImage, whole: Callable[[BoolImage], BoolImage]
 ) -> Float32Array:
     """Signed distance ``(H, W)`` in pixels to the edge that the picture shows, positive outside.
 
@@ -48,13 +65,12 @@ def refine_edge(
         image: RGB ``(H, W, 3)``.
         solid: The mask so far ``(H, W)``, off by a pixel or two.
         whole: Makes a mask one piece without holes; applied after every round.
-        rounds: How often the edge is moved.
     """
-    picture = image.astype(np.float32)
-    light = np.asarray(cv2.LUT(image, _LINEAR), np.float32)
     distance = silhouette_distance(solid)
-    for _ in range(rounds):
-        field = 0.5 - _coverage(picture, light, distance)
+    for move, rim in _ROUNDS:
+        field = (distance >= 0).astype(np.float32) - 0.5
+        near = _surroundings(distance, move + _BEYOND[1] + _WIDER)
+        field[near] = 0.5 - _coverage(image[near], distance[near], move, rim)
         solid = whole(field < 0)
         # What ``whole`` removed or filled is no edge.
         field = np.where((field < 0) == solid, field, np.where(solid, -1e-3, 1e-3))
@@ -62,28 +78,82 @@ def refine_edge(
     return distance
 
 
-def _coverage(picture: Float32Array, light: Float32Array, distance: Float32Array) -> Float32Array:
+def _surroundings(distance: Float32Array, reach: float) -> tuple[slice, slice]:
+    """The part of the picture with all places within ``reach`` pixels of the edge."""
+    close = np.abs(distance) < reach
+    rows, columns = np.flatnonzero(close.any(1)), np.flatnonzero(close.any(0))
+    if not len(rows):
+        return slice(0, 0), slice(0, 0)
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _coverage(image: ByteImage, distance: Float32Array, move: float, rim: bool) -> Float32Array:
     """Share ``(H, W)`` of the person in each pixel near the edge, by colour.
 
     Args:
-        picture: sRGB ``(H, W, 3)``, 0..255.
-        light: The same in linear light, 0..255.
+        image: RGB ``(H, W, 3)``.
         distance: To the edge so far ``(H, W)``, pixels.
+        move: Farther from it nothing changes.
+        rim: Look for a dark rim outside it.
     """
-    inside = (distance <= -_SIDES[0]) & (distance >= -_SIDES[1])
-    outside = (distance >= _SIDES[0]) & (distance <= _SIDES[1])
-    person, person_spread, lit, person_known = _side(picture, light, inside)
-    room, room_spread, unlit, room_known = _side(picture, light, outside)
-    noise = person_spread + room_spread + np.float32(_NOISE**2)
-    share, separation = _mixed(picture, person, room, noise)
-    trust = np.where(person_known & room_known, separation / (separation + _DOUBT), 0.0)
+    if not image.size:
+        return np.zeros(distance.shape, np.float32)
+    picture = image.astype(np.float32)
+    light = np.asarray(cv2.LUT(image, _LINEAR), np.float32)
+    person = _side(picture, light, (distance <= -_SIDES[0]) & (distance >= -_SIDES[1]), _WINDOW)
+    room = _side(picture, light, (distance >= _SIDES[0]) & (distance <= _SIDES[1]), _WINDOW)
+    noise = _noise(person, room)
+    share, separation = _mixed(picture, person.colour, room.colour, noise)
+    trust = np.where(person.known & room.known, separation / (separation + _DOUBT), 0.0)
     # sRGB noise in linear light grows with the curve's slope; its square is about light ** 1.1.
-    slope = cv2.pow(np.maximum((lit + unlit) / 510.0, 1e-3), 1.1)
-    share = 0.5 * (share + _mixed(light, lit, unlit, noise * slope)[0])
+    slope = cv2.pow(np.maximum((person.light + room.light) / 510.0, 1e-3), 1.1)
+    share = 0.5 * (share + _mixed(light, person.light, room.light, noise * slope)[0])
+    if rim:
+        beyond = (distance >= _BEYOND[0]) & (distance <= _BEYOND[1])
+        dimmed, sure = _dimmed(picture, person, _side(picture, light, beyond, _WIDER))
+        sure = np.where(dimmed > share, sure, 0.0)
+        share, trust = sure * dimmed + (1.0 - sure) * share, np.maximum(trust, sure)
     before = np.clip(0.5 - distance / _BLUR, 0.0, 1.0)
     mixed = trust * np.clip(share, -0.2, 1.2) + (1.0 - trust) * before
-    mixed = np.where(distance <= -_MOVE, 1.0, np.where(distance >= _MOVE, 0.0, mixed))
+    mixed = np.where(distance <= -move, 1.0, np.where(distance >= move, 0.0, mixed))
     return np.asarray(cv2.GaussianBlur(mixed.astype(np.float32), (3, 3), 0.5), np.float32)
+
+
+class _Side(NamedTuple):
+    """What lies on one side of the edge: mean and variance ``(H, W, 3)`` of the picture, mean of
+    the light, and whether there is anything in the window ``(H, W)``."""
+
+    colour: Float32Array
+    spread: Float32Array
+    light: Float32Array
+    known: BoolImage
+
+
+def _noise(person: _Side, room: _Side) -> Float32Array:
+    return person.spread + room.spread + np.float32(_NOISE**2)
+
+
+def _dimmed(picture: Float32Array, person: _Side, room: _Side) -> tuple[Float32Array, Float32Array]:
+    """Share of the person, in light that may be dimmer than on the person's side.
+
+    The person's colour at a pixel is ``s`` times that of its side. ``s`` is unknown, so it adds to
+    the noise along that colour (Sherman and Morrison 1950 invert the sum): brightness tells little,
+    hue as much as before.
+
+    Returns:
+        The share ``(H, W)``, and how far to believe it, 0 to 1: not where it asks for more light.
+    """
+    noise = _noise(person, room)
+    contrast, own = person.colour - room.colour, person.colour / noise
+    strength = np.float32(_DIMMER**2) / (1.0 + _DIMMER**2 * (person.colour * own).sum(2))
+    direction = contrast / noise - own * (strength * (own * contrast).sum(2))[..., None]
+    separation = (direction * contrast).sum(2)
+    offset = picture - room.colour
+    share = (offset * direction).sum(2) / (separation + 1e-6)
+    dimmer = ((offset - share[..., None] * contrast) * own).sum(2) < 0.0
+    doubt = _RIM_DOUBT + _PLAIN * (contrast * contrast / noise).sum(2)
+    sure = np.where(person.known & room.known & dimmer, separation / (separation + doubt), 0.0)
+    return np.clip(share, -0.5, 1.5), sure.astype(np.float32)
 
 
 def _mixed(
@@ -107,21 +177,18 @@ def _mixed(
     return share, separation
 
 
-def _side(
-    picture: Float32Array, light: Float32Array, chosen: BoolImage
-) -> tuple[Float32Array, Float32Array, Float32Array, BoolImage]:
-    """Of the chosen pixels in each window: mean and variance ``(H, W, 3)`` of the picture, mean of
-    the light; whether there are any."""
+def _side(picture: Float32Array, light: Float32Array, chosen: BoolImage, window: int) -> _Side:
+    """Of the chosen pixels in each window."""
     weight = chosen.astype(np.float32)
-    count = _box(weight)
+    count = _box(weight, window)
     safe = (count + 1e-6)[..., None]
     mean, square, lit = (
-        np.asarray(_box(values * weight[..., None]) / safe, np.float32)
+        np.asarray(_box(values * weight[..., None], window) / safe, np.float32)
         for values in (picture, picture * picture, light)
     )
-    return mean, np.maximum(square - mean * mean, 0.0), lit, count > 1e-3
+    return _Side(mean, np.maximum(square - mean * mean, 0.0), lit, count > 1e-3)
 
 
-def _box(values: Float32Array) -> Float32Array:
-    window = (_WINDOW, _WINDOW)
-    return np.asarray(cv2.boxFilter(values, -1, window, borderType=cv2.BORDER_REFLECT), np.float32)
+def _box(values: Float32Array, window: int) -> Float32Array:
+    size = (window, window)
+    return np.asarray(cv2.boxFilter(values, -1, size, borderType=cv2.BORDER_REFLECT), np.float32)
