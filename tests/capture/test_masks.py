@@ -247,27 +247,6 @@ def test_colour_ratio_prefers_the_near_colour():
     assert ratio[30, 35] < -1
 
 
-def test_dimmed_colours_are_the_persons():
-    """The rim of a shaded body is darker than all that is known inside, and of no known colour."""
-    image = np.zeros((60, 60, 3), np.uint8)
-    image[:, :20] = (200, 150, 130)
-    image[:, 20:25] = (121, 91, 79)
-    image[:, 25:] = (90, 110, 130)
-    image[:, 50:] = np.random.default_rng(0).integers(0, 255, (60, 10, 3))
-    palette = learn_palette([image])
-    assert palette.dimmed.shape == (COLOURS, COLOURS)
-    np.testing.assert_allclose(palette.dimmed.sum(1), 1.0, rtol=1e-5)
-    labels = palette(image)
-    left, right = np.zeros((2, 60, 60), bool)
-    left[:, :18], right[:, 28:50] = True, True
-    whole = [counts / counts.sum() for counts in (histogram(labels, m) for m in (left, right))]
-    plain = local_ratio(labels, left, right, *whole, reach=10, block=4)
-    shaded = local_ratio(labels, left, right, *whole, reach=10, block=4, dimmed=palette.dimmed)
-    assert abs(plain[30, 22]) < 0.5
-    assert shaded[30, 22] > 1.5
-    assert shaded[30, 10] > 2 and shaded[30, 30] < -2
-
-
 def test_progress_only_rises(capture, monkeypatch):
     seen = []
 

@@ -19,28 +19,18 @@ _FLOOR = 1e-3
 """Probability that any colour has on either side."""
 _LIMIT = 4.0
 """Largest log-likelihood ratio that colour alone may claim."""
-_DIMMED = (0.9, 0.8, 0.7, 0.6, 0.5)
-"""Shares of its sRGB values that a colour keeps where a body turns away from the light."""
-_RIM = 0.15
-"""Chance that a person's pixel near the outline has a colour known inside, dimmed."""
 
 
 @dataclass(frozen=True)
 class Palette:
-    """A colour quantizer.
-
-    Attributes:
-        table: From 5 bits of R, G, B, ``(32768,)``, to a palette index.
-        dimmed: ``(COLOURS, COLOURS)``: which colours each one becomes in dimmer light; rows sum
-            to 1.
-    """
+    """A colour quantizer: 32^3 table from 5 bits of R, G, B to a palette index."""
 
     table: npt.NDArray[np.uint8]
-    dimmed: Float32Array
 
     def __call__(self, image: ByteImage) -> npt.NDArray[np.uint8]:
         """Palette indices ``(H, W)`` of an RGB image."""
-        return _lookup(self.table, image)
+        bits = (image >> 3).astype(np.int32)
+        return self.table[(bits[..., 0] * 32 + bits[..., 1]) * 32 + bits[..., 2]]
 
 
 def learn_palette(images: Sequence[ByteImage], seed: int = 0) -> Palette:
@@ -56,21 +46,7 @@ def learn_palette(images: Sequence[ByteImage], seed: int = 0) -> Palette:
     axis = np.arange(4, 256, 8, dtype=np.float32) / 255.0
     cube = _lab(np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3))
     distance = (cube**2).sum(1)[:, None] - 2.0 * cube @ centers.T + (centers**2).sum(1)[None]
-    table = distance.argmin(1).astype(np.uint8)
-    return Palette(table, _dimming(table, np.concatenate(pixels)))
-
-
-def _dimming(table: npt.NDArray[np.uint8], pixels: npt.NDArray[np.uint8]) -> Float32Array:
-    counts = 1e-6 * np.eye(COLOURS)
-    labels = _lookup(table, pixels)
-    for factor in _DIMMED:
-        np.add.at(counts, (labels, _lookup(table, (pixels * factor).astype(np.uint8))), 1.0)
-    return np.asarray(counts / counts.sum(1, keepdims=True), np.float32)
-
-
-def _lookup(table: npt.NDArray[np.uint8], colours: ByteImage) -> npt.NDArray[np.uint8]:
-    bits = (colours >> 3).astype(np.int32)
-    return table[(bits[..., 0] * 32 + bits[..., 1]) * 32 + bits[..., 2]]
+    return Palette(distance.argmin(1).astype(np.uint8))
 
 
 def _lab(rgb: Float32Array) -> Float32Array:
@@ -92,21 +68,16 @@ def local_ratio(
     whole_room: npt.NDArray[np.float64],
     reach: int,
     block: int,
-    dimmed: Float32Array | None = None,
 ) -> Float32Array:
     """Log-likelihood ratio ``(H, W)`` of person against room by colour.
 
     The histograms count the known pixels within about ``reach`` pixels, in blocks of ``block``
-    pixels, and fall back to the whole video's (normalized) histograms where few are near. With
-    ``dimmed`` (:class:`Palette`) some of the person is in dimmer light than what is known of it.
+    pixels, and fall back to the whole video's (normalized) histograms where few are near.
     """
     size = max(3, 2 * (reach // block) + 1)
     near_person = _box(_block_counts(labels, person, block), size)
     near_room = _box(_block_counts(labels, room, block), size)
-    likely = _blend(near_person, whole_person)
-    if dimmed is not None:
-        likely = (1.0 - _RIM) * likely + _RIM * (likely @ dimmed)
-    ratio = np.log(likely + _FLOOR)
+    ratio = np.log(_blend(near_person, whole_person) + _FLOOR)
     ratio -= np.log(_blend(near_room, whole_room) + _FLOOR)
     rows = (np.arange(labels.shape[0]) // block)[:, None]
     columns = (np.arange(labels.shape[1]) // block)[None]

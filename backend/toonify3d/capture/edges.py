@@ -48,6 +48,8 @@ _WIDER = 7
 """Side of the square window, in pixels, in which that is averaged."""
 _DIMMER = 0.3
 """How much dimmer the person gets, standard deviation as a share."""
+_DIMMEST = (0.4, 0.6)
+"""Shares of the person's colour that no rim has, and that one may have."""
 _RIM_DOUBT = 1.0
 """As ``_DOUBT``, of the contrast that dimmer light leaves."""
 _PLAIN = 0.03
@@ -151,8 +153,12 @@ def _dimmed(picture: Float32Array, person: _Side, room: _Side) -> tuple[Float32A
     offset = picture - room.colour
     share = (offset * direction).sum(2) / (separation + 1e-6)
     dimmer = ((offset - share[..., None] * contrast) * own).sum(2) < 0.0
+    # Black is every colour in dim enough light.
+    left = (picture * own).sum(2) / ((person.colour * own).sum(2) + 1e-6)
+    lit = np.clip((left - _DIMMEST[0]) / (_DIMMEST[1] - _DIMMEST[0]), 0.0, 1.0)
     doubt = _RIM_DOUBT + _PLAIN * (contrast * contrast / noise).sum(2)
     sure = np.where(person.known & room.known & dimmer, separation / (separation + doubt), 0.0)
+    sure = lit * sure
     return np.clip(share, -0.5, 1.5), sure.astype(np.float32)
 
 

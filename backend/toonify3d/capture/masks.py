@@ -262,14 +262,12 @@ class _Known:
     inside: float
     outside: float
     farthest: float
-    rim: bool
-    """Whether the person may be dimmer in between."""
 
     @classmethod
     def of(cls, band: float, last: bool) -> _Known:
         """The last outline is good to a pixel or two: then the shaded rim is looked at too."""
         inside, outside = (0.15, 0.3) if last else (0.3, 0.7)
-        return cls(inside * band, outside * band, 10.0 * band, last)
+        return cls(inside * band, outside * band, 10.0 * band)
 
 
 @dataclass(frozen=True)
@@ -329,8 +327,7 @@ def _judge(
     reach = round(0.06 * max(image.shape[:2]))
     room = (outline > known.outside) & (outline < known.farthest)
     person = outline < -known.inside
-    dimmed = colours.palette.dimmed if known.rim else None
-    ratio = local_ratio(labels, person, room, colours.person, colours.room, reach, block, dimmed)
+    ratio = local_ratio(labels, person, room, colours.person, colours.room, reach, block)
     radius = max(2, round(max(image.shape[:2]) / 70))
     return np.asarray(cv2.ximgproc.guidedFilter(image, ratio, radius, (0.04 * 255) ** 2))
 
