@@ -9,6 +9,7 @@ from portrait2d_person import draw_face, face_landmarks
 
 from toonify3d.capture import landmarks as lm
 from toonify3d.portrait2d.exemplar import analyse
+from toonify3d.portrait2d.exemplarmasks import light_in_hair
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +40,13 @@ def test_the_organs_themselves_are_not_drawn_on_the_skin(drawing):
     for contour in (lm.LEFT_EYE, lm.RIGHT_EYE, lm.LIPS_OUTER):
         x, y = points[list(contour), :2].mean(0).astype(int)
         assert np.abs(style.detail_lab[y, x]).max() < 1.0
+
+
+def test_lights_in_drawn_hair_are_told_from_a_solid_mass():
+    points = face_landmarks()
+    image, at = draw_face(points, 512, 110.0)
+    labels = np.zeros((512, 512, 3), np.float32)
+    labels[..., 1] = np.linalg.norm(image.astype(float) - (150, 70, 20), axis=2) < 30
+    assert light_in_hair(labels, at) < 0.01
+    cv2.ellipse(labels, (256, 228), (140, 180), 0, 215, 325, (0, 0, 1), 14)
+    assert light_in_hair(labels, at) > 0.04

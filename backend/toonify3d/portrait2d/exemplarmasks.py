@@ -8,6 +8,9 @@ import numpy as np
 from ..capture import landmarks as lm
 from ..scene import Float32Array, FloatArray
 
+_LINE, _STREAK = 0.03, 0.06
+"""Half the width, in face widths, of a drawn line and of a streak of light in hair."""
+
 
 def polygon(shape: tuple[int, ...], contour: FloatArray, grow: float) -> Float32Array:
     """1 inside a contour ``(n, 2)`` of image points, grown by ``grow`` pixels; ``(H, W)``."""
@@ -23,6 +26,22 @@ def organ_mask(shape: tuple[int, ...], points: FloatArray, grow: float) -> Float
     for part in lm.ORGANS:
         out = np.maximum(out, polygon(shape, points[list(part), :2], grow))
     return out
+
+
+def light_in_hair(labels: Float32Array, points: FloatArray) -> float:
+    """Share of drawn hair that is left light: what lies in its mass and is none of its colour.
+
+    Args:
+        labels: ``(H, W, 3)`` skin, hair, the rest.
+        points: ``(478, 3)`` landmarks.
+    """
+    oval = points[list(lm.FACE_OVAL), :2]
+    unit = float(np.ptp(oval[:, 0]))
+    hair = np.asarray(labels[..., 1] > 0.5, np.float32)
+    mass = dilate(erode(hair, _LINE * unit), _LINE * unit)  # without outlines
+    closed = erode(dilate(mass, _STREAK * unit), _STREAK * unit)
+    light = closed * (1 - hair) * (1 - polygon(hair.shape, oval, 0.0))
+    return float(light.sum() / max(float(mass.sum()), 1.0))
 
 
 def dilate(mask: Float32Array, radius: float) -> Float32Array:

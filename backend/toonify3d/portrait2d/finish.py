@@ -109,7 +109,8 @@ def decided_marks(look: Look, painted: Painted) -> Float32Array:
     )
     nothing = np.zeros_like(painted.cover)
     if look.kind == "ink":
-        return np.stack([contours(frame), nothing, hair_lights(frame)], axis=2)
+        lights = hair_lights(frame) if look.hair_lights else nothing
+        return np.stack([contours(frame), nothing, lights], axis=2)
     return np.stack([contours(frame, 0.6), nothing, nothing], axis=2)
 
 

@@ -11,6 +11,7 @@ from ..scene import Float32Array, FloatArray
 from .celtones import flat_marks, lit_share
 from .colorspace import blur, fill_holes, sample, smooth_edges, smoothstep, to_lab
 from .exemplar import RAMP_STEPS, Exemplar
+from .exemplarmasks import light_in_hair
 from .facelayer import FaceLayer
 from .framewarp import WarpedFrame
 from .hatching import sharp_label
@@ -24,17 +25,19 @@ _EYE_SHADE, _EYE_CLARITY = 0.7, 0.6
 """How far eyes darken with the skin round them, and how much their contrast is raised."""
 _BROAD = 0.12
 """Eye distances over which light counts as broad."""
-CALM = {"toon": 0.6, "cel": 1.0}
+CALM = {"toon": 0.3, "cel": 1.0}
 """Share of the surface's calm colours in drawn hair; the rest are the photo's strands."""
 _MARK = 5.0
 """CIELAB difference from skin that counts as drawn on a cel's skin."""
 _MARKS_FULL = 0.6
 """Value of ``exemplar_detail`` from which on a cel's marks have their whole colour."""
-_BORDER = {"cel": 1.0, "toon": 2.0, "colour": 2.0}
+_BORDER = {"cel": 1.0, "toon": 1.2, "colour": 2.0}
 """Width in pixels of the borders between skin, hair and clothes."""
 _STRANDS = 0.35
 """Share of the person's own strands that stays in hair whose drawing is flat."""
-_FINE_OF_TOONS = 0.4
+_LIT_HAIR = 0.03
+"""Share of an exemplar's hair left light from which on inked hair has lights."""
+_FINE_OF_TOONS = 0.55
 """Share of the finer light that stays on a toon's face (the wings of the nose, the lips' form)."""
 
 
@@ -55,6 +58,7 @@ class Look:
         clothes_map: Clothes' colours to the exemplar's, or None to keep them.
         line_lab: ``(3,)`` colour of lines.
         tones: A painting's light and tones; None for all other looks.
+        hair_lights: Inked hair has lights, as the exemplar's has.
     """
 
     exemplar: Exemplar
@@ -69,6 +73,7 @@ class Look:
     clothes_map: ColourMap | None
     line_lab: Float32Array
     tones: PaintTones | None = None
+    hair_lights: bool = True
 
     @property
     def plain(self) -> bool:
@@ -136,6 +141,7 @@ def make_look(
         _clothes_map(exemplar, regions, observed, kind),
         exemplar.line_lab,
         tones,
+        light_in_hair(exemplar.labels, exemplar.points) > _LIT_HAIR,
     )
 
 
