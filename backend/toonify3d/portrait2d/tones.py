@@ -28,13 +28,18 @@ from .regions import Regions
 from .surface import Observations
 
 _LEVELS = 41
-_SLOPES = (0.25, 1.5)
+_SLOPES = (0.25, 1.75)
 """Least and largest factor between differences of lightness before and after."""
 _BEYOND = 0.4
 _KEPT = 0.85
 """Share of the person's own light and shadow that stays beside the painted light."""
 _BALD_SHARE = 0.25
 _MIN_PIXELS = 300
+_SURELY_WORN = 0.25
+"""Share of what lies below the chin that must be neither like hair nor like skin to be trusted as
+the clothes; less is a rest of the background."""
+_SKIN_HUE = 7.0
+"""CIELAB difference up to which a colour below the chin is bare skin."""
 _SMOOTHING = 24
 """Rounds of averaging over neighbouring vertices: pores have no part in the light's direction."""
 _BRUSH_WIDTH, _HATCH_WIDTH = 0.008, 0.02
@@ -138,19 +143,32 @@ def make_tones(
     relit = (shone if kind == "ink" else np.clip(shone, low, high)) - kept * (_basis(filmed) @ own)
     above = places[0][:, 1] > targets[lm.CHIN, 1]
     face = skin & above & (filmed[:, 2] > 0.05) & (regions.beard < 0.3)
-    source = (relit + kept * light)[face if face.sum() > _MIN_PIXELS else skin]
+    # A picture shows what faces the viewer; what turns away is foreshortened in it.
+    facing = np.ones(len(light)) if kind == "ink" else np.maximum(normals[1][:, 2], 0.02)
+    face = face if face.sum() > _MIN_PIXELS else skin
+    source = _as_seen((relit + kept * light)[face], facing[face])
     own_chroma = observed.lab[face][:, 1:]
     curve = tone_curve(source, pixels, 0.85, _darks(exemplar, lab, len(pixels), regions))
     gain = curve.spread / max(float(own_chroma.std(0).mean()), 1.0) if len(own_chroma) else 0.3
-    hair = regions.hair > 0.7
+    hair, worn = regions.hair > 0.7, regions.clothes > 0.6
     tones = PaintTones(
         curve,
-        _hair_curve(exemplar, lab, light[hair]),
-        _clothes_curve(exemplar, lab, light[regions.clothes > 0.6]),
+        _hair_curve(exemplar, lab, _as_seen(light[hair], facing[hair])),
+        _clothes_curve(exemplar, lab, _as_seen(light[worn], facing[worn]), kind == "paint"),
         float(np.clip(gain, 0.2, 0.8)),
         kind != "ink",
     )
     return tones, np.asarray(relit, np.float32)
+
+
+def _as_seen(values: FloatArray, weights: FloatArray) -> FloatArray:
+    """As many values with the distribution that weighted ones ``(n,)`` have."""
+    if not len(values):
+        return values
+    order = np.argsort(values, kind="stable")
+    share = np.cumsum(weights[order])
+    at = (np.arange(len(values)) + 0.5) / len(values) * share[-1]
+    return np.asarray(np.interp(at, share - 0.5 * weights[order], values[order]))
 
 
 def head_light(
@@ -204,7 +222,7 @@ def tone_curve(
     slope = np.clip(np.diff(wanted) / step, *_SLOPES)
     slope = cv2.GaussianBlur(slope[None].astype(np.float32), (0, 0), 2.0)[0]
     goal = np.concatenate([[0.0], np.cumsum(slope * step)])
-    goal += np.median(wanted) - np.interp(0.5, share, goal)
+    goal += (wanted - goal).mean()
     goal = np.maximum.accumulate(goal + np.arange(_LEVELS) * 1e-3)
     chroma, spread = _chroma_by_light(coloured, goal)
     return ToneCurve(
@@ -351,15 +369,28 @@ def _hair_curve(exemplar: Exemplar, lab: Float32Array, own: FloatArray) -> ToneC
     return tone_curve(own, _thin(painted), 1.0)
 
 
-def _clothes_curve(exemplar: Exemplar, lab: Float32Array, own: FloatArray) -> ToneCurve | None:
+def _clothes_curve(
+    exemplar: Exemplar, lab: Float32Array, own: FloatArray, painted: bool
+) -> ToneCurve | None:
     """Clothes as dark or light as the painted ones (and those are whatever is below the chin)."""
     if len(own) < _MIN_PIXELS:
         return None
     chin = exemplar.points[lm.CHIN, 1]
     rows = np.arange(lab.shape[0])[:, None]
-    worn = person_mask(exemplar.image, None, exemplar.points) & (exemplar.labels[..., 0] < 0.3)
-    worn &= rows > chin + 0.15 * exemplar.face_width
-    pixels = lab[worn]
+    below = person_mask(exemplar.image, None, exemplar.points) & (exemplar.labels[..., 0] < 0.3)
+    below &= rows > chin + 0.15 * exemplar.face_width
+    if painted:  # long hair, a headscarf's shadow and a bare chest lie there too
+        sure = below & (exemplar.labels[..., 1] < 0.5) & ~_like_skin(exemplar, lab)
+        below = sure if sure.sum() >= _SURELY_WORN * below.sum() else below
+    pixels = lab[below]
     if len(pixels) < _MIN_PIXELS:
         pixels = exemplar.rest_lab if len(exemplar.rest_lab) else lab.reshape(-1, 3)
     return tone_curve(own, _thin(pixels), 0.9)
+
+
+def _like_skin(exemplar: Exemplar, lab: Float32Array) -> npt.NDArray[np.bool_]:
+    """Where ``(H, W)`` the colour is the one that painted skin has at that lightness."""
+    ramp = exemplar.skin_ramp
+    levels = np.maximum.accumulate(ramp[:, 0] + np.arange(len(ramp)) * 1e-3)
+    off = [lab[..., i] - np.interp(lab[..., 0], levels, ramp[:, i]) for i in (1, 2)]
+    return np.asarray((np.hypot(*off) < _SKIN_HUE) & (lab[..., 0] > levels[0] - _SKIN_HUE))
