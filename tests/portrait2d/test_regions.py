@@ -90,3 +90,14 @@ def test_a_collar_of_the_hairs_colour_that_the_hair_touches_is_no_hair():
     assert (found[front] == 1).mean() < 0.03
     inner = long & (normals[:, 2] < -0.2)
     assert (found[inner] == 1).mean() > 0.99
+
+
+def test_one_portrait_alone_has_regions_too():
+    vertices, normals, _ = body()
+    height, front = vertices[:, 1], normals[:, 2] > 0
+    hair = height > 1.7
+    colors = np.tile(SKIN, (len(height), 1))
+    colors[hair], colors[height < SHOULDER] = HAIR, CLOTH
+    _, label = labels(colors, front.astype(int))
+    wanted = np.where(hair, 1, np.where(height < SHOULDER, 2, 0))
+    assert (label == wanted)[front].mean() > 0.95

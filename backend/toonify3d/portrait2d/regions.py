@@ -101,12 +101,15 @@ def classify(
     skin_model = _skin_model(features[core])
     skin_distance = skin_model.distance(features)
     hair_seed, bald = _scalp(local, landmarks, skin_distance)
-    hair_seed &= observed.seen >= _SEEN_SEED
+    # A single portrait shows nothing twice.
+    most = float(observed.seen.max())
+    trusted = observed.seen >= min(_SEEN_SEED, most)
+    hair_seed &= trusted
     clothes_seed = _below_neck(local, landmarks) & (skin_distance > 3.5)
-    clothes_seed &= observed.seen >= _SEEN_SEED
+    clothes_seed &= trusted
     # What hardly any frame shows (the bottom of a bust, its shadowed rim) has a guessed or grazing
     # colour: it belongs to what surrounds it.
-    known = smoothstep(observed.seen.astype(float), 0.0, _SEEN_WELL)[:, None]
+    known = smoothstep(observed.seen.astype(float), 0.0, max(min(_SEEN_WELL, most), 1.0))[:, None]
     unary = known * _unaries(
         local, landmarks, features, skin_distance, hair_seed, clothes_seed, face, bald
     )
@@ -115,7 +118,7 @@ def classify(
     if (
         not bald
     ):  # hair far down is in the shadow of the head: learn its colours from a first answer
-        more = hair_seed | ((labels[:, 1] > 0.7) & ~face & (observed.seen >= _SEEN_SEED))
+        more = hair_seed | ((labels[:, 1] > 0.7) & ~face & trusted)
         unary = known * _unaries(
             local, landmarks, features, skin_distance, more, clothes_seed, face, bald
         )
