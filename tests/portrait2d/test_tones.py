@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from portrait2d_person import draw_face, face_landmarks
 
+from toonify3d.capture import landmarks as lm
 from toonify3d.files import write_image
 from toonify3d.portrait2d import pipeline
 from toonify3d.portrait2d.colorspace import to_lab
+from toonify3d.portrait2d.framewarp import BentSurface, warp_frame
 from toonify3d.portrait2d.hatching import (
     DrawnFrame,
     contours,
@@ -19,7 +21,7 @@ from toonify3d.portrait2d.hatching import (
 )
 from toonify3d.portrait2d.settings import StylizeSettings
 from toonify3d.portrait2d.strokeshift import PATCH, every_pixel, whole_strokes
-from toonify3d.portrait2d.tones import tone_curve
+from toonify3d.portrait2d.tones import as_seen, tone_curve
 from toonify3d.progress import SilentProgress
 
 
@@ -42,6 +44,16 @@ def test_a_flat_face_is_not_torn_to_a_contrasty_painting():
     target = np.zeros((2000, 3), np.float32)
     target[:, 0] = np.linspace(5, 95, 2000)
     assert tone_curve(source, target, 1.0).light(source.astype(np.float32)).std() < 1.8
+
+
+def test_what_turns_away_counts_less():
+    light, facing = np.repeat([20.0, 60.0], [1000, 1000]), np.repeat([0.1, 0.9], [1000, 1000])
+    seen = as_seen(light, facing)
+    assert len(seen) == 2000 and (np.diff(seen) >= 0).all()
+    assert (seen < 40).mean() == pytest.approx(0.1, abs=0.01)
+    even = as_seen(light[::-1], np.ones(2000))
+    assert np.abs(even - light).max() < 1e-9
+    assert as_seen(light[:0], facing[:0]).size == 0
 
 
 def _lit_painting(folder, side):
@@ -88,6 +100,32 @@ def test_the_painted_light_falls_on_the_person(subject, person, tmp_path):
         lightness[side] = [float(light[y, x]) for x, y in tips]
     assert lightness["right"][1] > lightness["right"][0] + 6
     assert lightness["left"][0] > lightness["left"][1] + 6
+
+
+def _front(subject, person, paths, folder):
+    """The stylized front (CIELAB, no strokes, the person's shape) and its region map."""
+    frame = min(subject[0].frames, key=lambda f: abs(f.yaw))
+    chosen = {"look": "paint", "strokes": 0.0, "strength": 0.0}
+    view = _stylize(subject, person, paths, folder, [frame], **chosen).views[0]
+    surface = person.mesh, person.mesh.vertices, person.caster, person.caster
+    labels = np.stack([person.regions.skin, person.regions.hair, person.regions.clothes], 1)
+    bent = BentSurface(*surface, labels.astype(np.float32))
+    regions = warp_frame(bent, frame.camera, view.image, view.mask).attributes
+    return to_lab(view.image), regions * (view.mask > 250)[..., None]
+
+
+def test_clothes_between_long_hair_give_the_clothes_their_tone(subject, person, tmp_path):
+    image, at = draw_face(face_landmarks(), 400, 92.0)
+    chin = int(at[lm.CHIN, 1])
+    image[chin:, 40:360] = (60, 30, 15)
+    image[chin + 20 :, 130:270] = (225, 230, 240)
+    write_image(tmp_path / "long.png", image)
+    (tmp_path / "long.json").write_text(json.dumps(at.tolist()))
+    paths = tmp_path / "long.png", tmp_path / "long.json"
+    lab, regions = _front(subject, person, paths, tmp_path / "out")
+    worn = regions[..., 2] > 0.6
+    assert worn.sum() > 100
+    assert np.median(lab[worn][:, 0]) > 35
 
 
 def test_ink_agrees_between_frames(subject, person, tmp_path):

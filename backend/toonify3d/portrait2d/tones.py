@@ -146,22 +146,22 @@ def make_tones(
     # A picture shows what faces the viewer; what turns away is foreshortened in it.
     facing = np.ones(len(light)) if kind == "ink" else np.maximum(normals[1][:, 2], 0.02)
     face = face if face.sum() > _MIN_PIXELS else skin
-    source = _as_seen((relit + kept * light)[face], facing[face])
+    source = as_seen((relit + kept * light)[face], facing[face])
     own_chroma = observed.lab[face][:, 1:]
     curve = tone_curve(source, pixels, 0.85, _darks(exemplar, lab, len(pixels), regions))
     gain = curve.spread / max(float(own_chroma.std(0).mean()), 1.0) if len(own_chroma) else 0.3
     hair, worn = regions.hair > 0.7, regions.clothes > 0.6
     tones = PaintTones(
         curve,
-        _hair_curve(exemplar, lab, _as_seen(light[hair], facing[hair])),
-        _clothes_curve(exemplar, lab, _as_seen(light[worn], facing[worn]), kind == "paint"),
+        _hair_curve(exemplar, lab, as_seen(light[hair], facing[hair])),
+        _clothes_curve(exemplar, lab, as_seen(light[worn], facing[worn]), kind == "paint"),
         float(np.clip(gain, 0.2, 0.8)),
         kind != "ink",
     )
     return tones, np.asarray(relit, np.float32)
 
 
-def _as_seen(values: FloatArray, weights: FloatArray) -> FloatArray:
+def as_seen(values: FloatArray, weights: FloatArray) -> FloatArray:
     """As many values with the distribution that weighted ones ``(n,)`` have."""
     if not len(values):
         return values
