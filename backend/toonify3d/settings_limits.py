@@ -100,7 +100,6 @@ LIMITS: dict[str, tuple[float, float]] = {
     "geometry.width": _AT_LEAST_ONE,
     "geometry.fine_from": _SHARE,
     "geometry.color_warmup": _SHARE,
-    "geometry.flow_until": _SHARE,
     "geometry.lr_final": _SHARE,
     "geometry.sharpness_start": _AT_LEAST_ONE,
     "geometry.sharpness_end": _AT_LEAST_ONE,

@@ -52,14 +52,12 @@ class Shape(NamedTuple):
         mask_rays: Rays along the silhouettes.
         bends: Whether colours move the shape yet.
         fine: Whether the fine residual learns.
-        guided: Whether matches of portrait and photo count.
     """
 
     rays: int
     mask_rays: int
     bends: bool
     fine: bool
-    guided: bool
 
 
 class GeometryAdaption:
@@ -98,7 +96,7 @@ class GeometryAdaption:
         self._calls = 0
         self.ray_count, self.mask_ray_count = settings.rays, settings.mask_rays
         self._sharpness = torch.tensor(settings.sharpness_start, device=device)
-        self._shape = Shape(0, 0, False, False, False)
+        self._shape = Shape(0, 0, False, False)
         with torch.no_grad():
             width = prior.evaluate(self._band[:1]).feature.shape[1]
         self.head = StyleHead(width).to(device)
@@ -174,10 +172,8 @@ class GeometryAdaption:
         self._calls += 1
         growth = settings.sharpness_end / settings.sharpness_start
         self._sharpness.fill_(settings.sharpness_start * growth ** min(1.0, fraction / 0.8))
-        guided = self.guide is not None and fraction < settings.flow_until
-        # Colours hold a brow where it is until the matches have brought it to its new place.
-        bends = fraction >= settings.color_warmup and not guided
-        self._shape = Shape(self.ray_count, self.mask_ray_count, bends, learns, guided)
+        bends = fraction >= settings.color_warmup
+        self._shape = Shape(self.ray_count, self.mask_ray_count, bends, learns)
         return self._shape
 
     def batch_losses(self) -> tuple[Tensor, dict[str, Tensor]]:
@@ -202,7 +198,7 @@ class GeometryAdaption:
             "eikonal": eikonal,
             "strain": strain,
         }
-        if shape.guided:
+        if self.guide is not None:
             values["flow"] = self._flow_term()
             total = values["total"] = total + settings.flow_weight * values["flow"]
         return total, {name: value.detach() for name, value in values.items()}
