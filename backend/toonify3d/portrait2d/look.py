@@ -37,8 +37,6 @@ _STRANDS = 0.35
 """Share of the person's own strands that stays in hair whose drawing is flat."""
 _LIT_HAIR = 0.03
 """Share of an exemplar's hair left light from which on inked hair has lights."""
-_OWN_TONE = 0.7
-"""Share of the filmed lips' darkness that gives way to the painted lips'."""
 _FINE_OF_TOONS = 0.55
 """Share of the finer light that stays on a toon's face (the wings of the nose, the lips' form)."""
 
@@ -301,18 +299,10 @@ def _own_features(
     # In the shadow of a painting red is dark too.
     lit = skin_colour[..., :1] / max(float(look.skin_mean[0]), 1.0)
     lip_shift = lip_shift * np.clip(lit, 0.3, 1.0)
-    # Filmed lips have a tone and a colour of their own: beside the painted ones they would count
-    # twice.
+    # Filmed lips have a colour of their own: beside the painted one it would count twice.
     own_lips = structure * np.array([0.6, 0.4, 0.4], np.float32)
-    own_lips[..., 0] -= _OWN_TONE * _inside(own_lips[..., 0], lips[..., 0])
     out = skin_colour + lips * (own_lips + 0.8 * _darkening(lip_shift))
     return np.asarray(out + brows * (structure + brow_shift), np.float32)
-
-
-def _inside(values: Float32Array, weight: Float32Array) -> float:
-    """Mean of values ``(H, W)`` well inside a mask, 0 where there is next to nothing of it."""
-    sure = np.where(weight > 0.5, weight, 0.0)
-    return float((values * sure).sum() / max(float(sure.sum()), 30.0))
 
 
 def _darkening(shift: Float32Array) -> Float32Array:
