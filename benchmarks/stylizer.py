@@ -34,7 +34,7 @@ from stylizer_measures import (
     write_table,
 )
 from stylizer_photo import photo_scene
-from stylizer_regions import exemplar_portrait, frame_portrait
+from stylizer_regions import exemplar_person, exemplar_portrait, frame_portrait
 from stylizer_shape import Jaw, columns, measure
 from stylizer_style import NAMES, Closeness, Portrait, closeness
 
@@ -42,7 +42,7 @@ from toonify3d.capture import landmarks as lm
 from toonify3d.files import write_image, write_json
 from toonify3d.meshes import load_mesh
 from toonify3d.portrait2d import pipeline
-from toonify3d.portrait2d.exemplar import Exemplar, load_exemplar, person_mask
+from toonify3d.portrait2d.exemplar import Exemplar, load_exemplar
 from toonify3d.portrait2d.exemplarkind import choose_look
 from toonify3d.portrait2d.settings import StylizeSettings
 from toonify3d.portrait2d.store import StylizedSet
@@ -155,9 +155,11 @@ class Bench:
         ordered = [views[frame.name] for frame in subject.frames]
         row = {"subject": subject.name, "exemplar": name, "look": choose_look(style.stats)}
         row |= self._distances(subject, style, ordered[0])
-        row |= self._by_region(subject, style, ordered[0], strip_path(self.options.out, row))
+        change = pipeline.change_shape(subject.person, style, StylizeSettings())
+        strip = strip_path(self.options.out, row)
+        row |= self._by_region(subject, style, change, ordered[0], strip)
         if self.options.slope_frames:
-            row |= self._slopes(subject, style, path, ordered)
+            row |= self._slopes(subject, style, path, change, ordered)
         assert done.displacement is not None
         row["consistency"] = consistency(
             subject.scene.image, ordered[:2], subject.mesh, done.displacement
@@ -180,12 +182,16 @@ class Bench:
         )
 
     def _slopes(
-        self, subject: Subject, style: Exemplar, path: Path, ordered: list[StylizedView]
+        self,
+        subject: Subject,
+        style: Exemplar,
+        path: Path,
+        change: pipeline.ShapeChange,
+        ordered: list[StylizedView],
     ) -> dict[str, Any]:
         used = subject.frames[: min(self.options.slope_frames, len(subject.frames))]
         plain = self._stylize(subject, path, "strength_0", used, strength=0.0)
         flat = {view.frame.name: view.image for view in plain.views}
-        change = pipeline.change_shape(subject.person, style, StylizeSettings())
         bent = {view.frame.name: view.image for view in ordered}
         items = [(f, subject.scene.image(f), flat[f.name], bent[f.name]) for f in used]
         drawn = choose_look(style.stats) in ("toon", "cel", "ink")
@@ -194,12 +200,7 @@ class Bench:
     def _distances(self, subject: Subject, style: Exemplar, view: StylizedView) -> dict[str, float]:
         scene, frame = subject.scene, view.frame
         own = frame.camera.project(subject.person.world)[0]
-        # A white face on white paper is no background: the face's outline is always the person's.
-        seen = person_mask(style.image, None, style.points).astype(np.uint8) * 255
-        cv2.fillPoly(
-            seen, [np.round(style.points[list(lm.FACE_OVAL), :2]).astype(np.int32)], (255,)
-        )
-        goal = head(style.image, seen, style.points)
+        goal = head(style.image, exemplar_person(style).astype(np.uint8) * 255, style.points)
         before = head(scene.image(frame), scene.mask(frame), own)
         after = head(view.image, view.mask, own)
         texture = texture_distance(after, goal) / texture_distance(before, goal)
@@ -207,11 +208,15 @@ class Bench:
         return {"head patches %": 100 * texture, "head palette %": 100 * colours}
 
     def _by_region(
-        self, subject: Subject, style: Exemplar, view: StylizedView, strip: Path
+        self,
+        subject: Subject,
+        style: Exemplar,
+        change: pipeline.ShapeChange,
+        view: StylizedView,
+        strip: Path,
     ) -> dict[str, Any]:
         person, frame, scene = subject.person, view.frame, subject.scene
-        field = pipeline.change_shape(person, style, StylizeSettings()).field
-        moved = np.concatenate([field(person.mesh.vertices), field(person.world)])
+        moved = np.concatenate([change.field(person.mesh.vertices), change.field(person.world)])
         goal = exemplar_portrait(style)
         after = frame_portrait(person, frame.camera, view.image, view.mask, moved)
         before = frame_portrait(person, frame.camera, scene.image(frame), scene.mask(frame), None)

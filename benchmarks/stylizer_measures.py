@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 from stylizer_shape import dlib_model
+from stylizer_style import Portrait, sliced_distance
 
 from toonify3d.capture import landmarks as lm
 from toonify3d.portrait2d.colorspace import sample, to_lab
@@ -28,21 +29,8 @@ def at_face_width(
     image: ByteImage, mask: npt.NDArray[np.bool_], width: float
 ) -> tuple[ByteImage, npt.NDArray[np.bool_]]:
     """Scale a picture whose face is ``width`` pixels wide to :data:`FACE_WIDTH`."""
-    scale = FACE_WIDTH / width
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-    small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8), small > 0
-
-
-def sliced_distance(one: FloatArray, two: FloatArray, directions: int = 128) -> float:
-    """Sliced 1-Wasserstein distance of two point sets ``(n, d)``, fixed directions."""
-    rng = np.random.default_rng(0)
-    axes = rng.normal(size=(one.shape[1], directions))
-    axes /= np.linalg.norm(axes, axis=0)
-    at = np.linspace(0.5, 255.5, 256) / 256
-    first, second = (np.quantile(points @ axes, at, axis=0) for points in (one, two))
-    return float(np.abs(first - second).mean())
+    small = Portrait(image, mask.astype(np.uint8)).at_width(width, FACE_WIDTH)
+    return small.image, small.regions > 0
 
 
 def texture_distance(

@@ -8,7 +8,6 @@ Both end a little below the chin but for hair and clothes.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from stylizer_style import (
@@ -27,7 +26,9 @@ from stylizer_style import (
 
 from toonify3d.capture import landmarks as lm
 from toonify3d.portrait2d.exemplar import Exemplar, person_mask
+from toonify3d.portrait2d.exemplarmasks import polygon
 from toonify3d.portrait2d.framewarp import BentSurface, warp_frame
+from toonify3d.portrait2d.outline import opened
 from toonify3d.portrait2d.pipeline import Person
 from toonify3d.raycast import MeshQuery
 from toonify3d.scene import Camera
@@ -49,14 +50,17 @@ _PARTS = {
 def exemplar_portrait(style: Exemplar) -> Portrait:
     """The exemplar at the common face width."""
     image, points, unit = style.image, style.points, style.face_width
-    person = person_mask(image, None, points)
-    face = _polygon(image.shape, points[list(lm.FACE_OVAL), :2], 0.0)
-    person |= face  # a white face on white paper is no background
+    person, face = exemplar_person(style), _face(image.shape, points)
     labels = style.labels
-    hair = _opened((labels[..., 1] > 0.5) & person, LINE * unit)
+    hair = opened(((labels[..., 1] > 0.5) & person).astype(np.uint8), LINE * unit) > 0
     skin = (labels[..., 0] > 0.5) | (face & ~hair)
     worn = (labels[..., 2] > 0.5) & ~face
     return Portrait(image, _region_map(person, skin, hair, worn, points, unit)).at_width(unit)
+
+
+def exemplar_person(style: Exemplar) -> npt.NDArray[np.bool_]:
+    """Where ``(H, W)`` the person is: a white face on white paper is no background."""
+    return person_mask(style.image, None, style.points) | _face(style.image.shape, style.points)
 
 
 def frame_portrait(
@@ -103,23 +107,14 @@ def _region_map(
     out[worn & (rows > chin + CLOTHES_BELOW * unit)] = CLOTHES
     out[skin & ((rows < chin) | throat)] = SKIN
     out[hair] = HAIR
-    fringe = hair & ~_polygon(person.shape, points[list(lm.FACE_OVAL), :2], 0.0)
+    fringe = hair & ~_face(person.shape, points)
     for organ, contours in _PARTS.items():
         for contour in contours:
-            inside = _polygon(person.shape, points[list(contour), :2], GROWN[organ] * unit)
-            out[inside & ~fringe] = organ
+            inside = polygon(person.shape, points[list(contour), :2], GROWN[organ] * unit)
+            out[(inside > 0) & ~fringe] = organ
     out[~person] = NOBODY
     return out
 
 
-def _polygon(shape: tuple[int, ...], contour: FloatArray, grow: float) -> npt.NDArray[np.bool_]:
-    canvas = np.zeros(shape[:2], np.uint8)
-    cv2.fillPoly(canvas, [np.round(contour[:, :2]).astype(np.int32)], (255,))
-    return np.asarray(cv2.distanceTransform(255 - canvas, cv2.DIST_L2, 5) <= grow)
-
-
-def _opened(mask: npt.NDArray[np.bool_], radius: float) -> npt.NDArray[np.bool_]:
-    """Without what is narrower than twice ``radius``."""
-    size = 2 * max(1, round(radius)) + 1
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    return np.asarray(cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, disc) > 0)
+def _face(shape: tuple[int, ...], points: FloatArray) -> npt.NDArray[np.bool_]:
+    return polygon(shape, points[list(lm.FACE_OVAL), :2], 0.0) > 0

@@ -116,20 +116,21 @@ def test_matches_lead_from_the_bent_ball_to_the_ball(captured) -> None:
     assert float(miss.norm(dim=1).median()) < 0.35 * float(unmoved.norm(dim=1).median())
 
 
+SMALL = GeometryAdaptionSettings(
+    steps=10, rays=64, mask_rays=96, samples=6, coarse_resolution=40, search_steps=32
+)
+
+
 def test_they_count_to_the_end_beside_the_colours(captured) -> None:
     """Without them the strain would draw back what they had moved (bust and forehead)."""
     scene, views = captured
-    settings = GeometryAdaptionSettings(
-        steps=10, rays=64, mask_rays=96, samples=6, coarse_resolution=40, search_steps=32
-    )
-    run = GeometryAdaption(scene, Freckled(), views, None, settings)
+    run = GeometryAdaption(scene, Freckled(), views, None, SMALL)
     for fraction in (0.0, 0.99):
         shape = run.prepare(fraction)
-        assert shape.bends == (fraction > settings.color_warmup)
+        assert shape.bends == (fraction > SMALL.color_warmup)
         total, values = run.batch_losses()
         assert float(values["flow"]) > 0.0
-        parts = {name: float(value) for name, value in values.items()}
-        weighed = settings.flow_weight * parts["flow"] + parts["color"]
+        weighed = SMALL.flow_weight * float(values["flow"]) + float(values["color"])
         assert float(total.detach()) > weighed
         total.backward()
         assert float(run.deformation.out.bias.grad.abs().max()) > 0.0
@@ -137,12 +138,9 @@ def test_they_count_to_the_end_beside_the_colours(captured) -> None:
 
 def test_they_count_only_without_a_shape_change(captured) -> None:
     scene, views = captured
-    settings = GeometryAdaptionSettings(
-        steps=10, rays=64, mask_rays=96, samples=6, coarse_resolution=40, search_steps=32
-    )
-    off = GeometryAdaption(scene, Freckled(), views, None, replace(settings, flow_weight=0.0))
+    off = GeometryAdaption(scene, Freckled(), views, None, replace(SMALL, flow_weight=0.0))
     assert off.guide is None
     lattice = DisplacementLattice(
         torch.zeros(4, 4, 4, 3), torch.full((3,), -1.0), torch.tensor(0.6)
     )
-    assert GeometryAdaption(scene, Freckled(), views, lattice, settings).guide is None
+    assert GeometryAdaption(scene, Freckled(), views, lattice, SMALL).guide is None

@@ -50,8 +50,13 @@ def outline(hit: npt.NDArray[np.bool_], mask: ByteImage, hits: Hits) -> ByteImag
 
 def without_splinters(mask: ByteImage) -> ByteImage:
     """The mask ``(H, W)`` without thin bits that stick out of it, its soft edge kept."""
-    radius = max(1, round(_THIN * mask.shape[1]))
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    return opened(mask, _THIN * mask.shape[1])
+
+
+def opened(mask: ByteImage, radius: float) -> ByteImage:
+    """The mask ``(H, W)`` without what is narrower than twice ``radius`` (1 at least) pixels."""
+    size = 2 * max(1, round(radius)) + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     return np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, disc), np.uint8)
 
 
