@@ -17,7 +17,7 @@ from ..scene import ByteImage, Float32Array, FloatArray
 from .clicks import read_landmarks
 from .colorspace import blur, fill_holes, kmeans, smooth_edges, smoothstep, to_lab
 from .exemplarkind import PictureStats, choose_look, measure_picture, region_labels
-from .exemplarmasks import dilate, erode, organ_mask, polygon
+from .exemplarmasks import dilate, erode, face_outline, organ_mask, polygon
 from .picture import MIN_SIDE, WORKING_SIDE, longest_side, read_picture
 from .refine import refine_landmarks
 
@@ -281,7 +281,7 @@ class _Layers:
 
 
 def _layers(lab: Float32Array, smooth: Float32Array, points: FloatArray, width: float) -> _Layers:
-    oval = polygon(lab.shape, points[list(lm.FACE_OVAL), :2], 0.0)
+    oval = polygon(lab.shape, face_outline(points), 0.0)
     organs = organ_mask(lab.shape, points, 0.05 * width)
     skin = _skin_mask(smooth, oval, organs, points)
     field, _ = _skin_layers(smooth, skin, oval, organs, width)
@@ -427,7 +427,7 @@ def _all_hair(
     smooth: Float32Array, points: FloatArray, labels: Float32Array, hair: Float32Array, kind: str
 ) -> Float32Array:
     """A drawing's hair ``(n, 3)`` down to its dark tips, beyond the band in which it is found."""
-    oval = polygon(smooth.shape, points[list(lm.FACE_OVAL), :2], 0.0)
+    oval = polygon(smooth.shape, face_outline(points), 0.0)
     found = smooth[(labels[..., 1] > 0.9) & (oval < 0.5)]
     return found if kind in ("toon", "cel") and len(found) >= len(hair) else hair
 
@@ -442,7 +442,7 @@ def _hair_zone(shape: tuple[int, ...], points: FloatArray, width: float) -> npt.
     oval = points[list(lm.FACE_OVAL), :2]
     center = points[list(lm.MIDLINE), :2].mean(0)
     far = polygon(shape, center + (oval - center) * [1.35, 1.45], 0.0)
-    near = polygon(shape, oval, 0.02 * width)
+    near = polygon(shape, face_outline(points), 0.02 * width)
     rows = np.arange(shape[0])[:, None]
     brow = points[[*lm.LEFT_BROW, *lm.RIGHT_BROW], 1].mean()
     return np.asarray((far > 0.5) & (near < 0.5) & (rows < brow))
@@ -463,7 +463,7 @@ def person_mask(
         return _not_flooded(image, np.median(border, axis=0))
     with PersonSegmenter() as segmenter:
         found = np.asarray(segmenter.probability(image) > 0.5)
-    if found[polygon(image.shape, points[list(lm.FACE_OVAL), :2], 0.0) > 0.5].mean() > 0.6:
+    if found[polygon(image.shape, face_outline(points), 0.0) > 0.5].mean() > 0.6:
         return found
     return np.ones((height, width), bool)
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ..capture import landmarks as lm
 from ..scene import Float32Array, FloatArray
 from .colorspace import blur, kmeans
+from .exemplarmasks import face_outline
 
 LOOKS = ("auto", "toon", "cel", "paint", "hatch", "ink", "colour")
 """Values of the setting ``look``."""
@@ -98,10 +99,9 @@ def region_labels(
     """
     height, width = skin.shape
     rows = np.arange(height)[:, None]
-    oval = points[list(lm.FACE_OVAL), :2]
-    unit = float(np.ptp(oval[:, 0]))
+    unit = float(np.ptp(points[list(lm.FACE_OVAL), 0]))
     canvas = np.zeros((height, width), np.uint8)
-    cv2.fillPoly(canvas, [np.round(oval).astype(np.int32)], (1,))
+    cv2.fillPoly(canvas, [np.round(face_outline(points)).astype(np.int32)], (1,))
     far = cv2.distanceTransform(1 - canvas, cv2.DIST_L2, 5) / unit
     weight = np.array([0.6, 1, 1], np.float32)
     if not by_colour:
@@ -181,7 +181,7 @@ def _beard(
     low &= cv2.distanceTransform(1 - lips, cv2.DIST_L2, 5) > 0.03 * unit
     found = low & (far > _BEARD)
     oval = nothing.astype(np.uint8)
-    cv2.fillPoly(oval, [np.round(points[list(lm.FACE_OVAL), :2]).astype(np.int32)], (1,))
+    cv2.fillPoly(oval, [np.round(face_outline(points)).astype(np.int32)], (1,))
     inner = low & (oval > 0)
     if (found & inner).sum() < _BEARD_SHARE * max(int(inner.sum()), 1):
         return nothing

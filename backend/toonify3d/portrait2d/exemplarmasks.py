@@ -20,6 +20,16 @@ def polygon(shape: tuple[int, ...], contour: FloatArray, grow: float) -> Float32
     return dilate(mask, grow) if grow >= 1 else mask
 
 
+def face_outline(points: FloatArray) -> FloatArray:
+    """Contour ``(n, 2)`` round a pictured face, pixels, from landmarks ``(478, 3)``.
+
+    The landmarks' own oval runs over the cheek when a head is turned: what lies beyond it there, up
+    to a fifth of the face, is face as well.
+    """
+    seen = np.asarray(points[: lm.RIGHT_IRIS[0], :2], np.float32)
+    return np.asarray(cv2.convexHull(seen)[:, 0], np.float64)
+
+
 def organ_mask(shape: tuple[int, ...], points: FloatArray, grow: float) -> Float32Array:
     """Eyes, brows and lips with a margin."""
     out = np.zeros(shape[:2], np.float32)
@@ -35,8 +45,8 @@ def light_in_hair(labels: Float32Array, points: FloatArray) -> float:
         labels: ``(H, W, 3)`` skin, hair, the rest.
         points: ``(478, 3)`` landmarks.
     """
-    oval = points[list(lm.FACE_OVAL), :2]
-    unit = float(np.ptp(oval[:, 0]))
+    oval = face_outline(points)
+    unit = float(np.ptp(points[list(lm.FACE_OVAL), 0]))
     hair = np.asarray(labels[..., 1] > 0.5, np.float32)
     mass = dilate(erode(hair, _LINE * unit), _LINE * unit)  # without outlines
     closed = erode(dilate(mass, _STREAK * unit), _STREAK * unit)

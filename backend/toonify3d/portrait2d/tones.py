@@ -24,6 +24,7 @@ from ..meshes import edge_adjacency
 from ..scene import Float32Array, FloatArray
 from .colorspace import blur, sample, to_lab
 from .exemplar import Exemplar, person_mask
+from .exemplarmasks import face_outline
 from .regions import Regions
 from .surface import Observations
 
@@ -43,6 +44,8 @@ _SKIN_HUE = 7.0
 _SMOOTHING = 24
 """Rounds of averaging over neighbouring vertices: pores have no part in the light's direction."""
 _BRUSH_WIDTH, _HATCH_WIDTH = 0.008, 0.02
+_FORESHORTENING, _EVEN_SHARE = (0.25, 4.0), 0.03
+"""Bounds of how much a painted place counts for its foreshortening; blur of that, face widths."""
 _STUDIO = np.array([40.0, -16.0, 14.0, 26.0, 0.0, 0.0, 0.0, 0.0])
 _ROUND = 0.5
 _CENTER, _RADII = np.array([0.0, 0.3, -1.2]), np.array([1.25, 1.8, 1.5])
@@ -136,7 +139,8 @@ def make_tones(
     light = observed.lab[:, 0].astype(float)
     own = _fit(filmed[skin][::3], light[skin][::3], np.ones(len(light[skin][::3])))
     painted = _STUDIO if kind == "ink" else _painted_light(exemplar, lab, targets)
-    pixels = _skin_pixels(exemplar, lab, _HATCH_WIDTH if kind == "hatch" else _BRUSH_WIDTH)
+    stroke = _HATCH_WIDTH if kind == "hatch" else _BRUSH_WIDTH
+    pixels = _skin_pixels(exemplar, lab, stroke, frontal_share(exemplar.points, targets, lab.shape))
     low, high = np.quantile(pixels[:, 0], [0.02, 0.98])
     kept = kept_shading(shading)
     shone = _basis(bent) @ painted
@@ -159,6 +163,30 @@ def make_tones(
         kind != "ink",
     )
     return tones, np.asarray(relit, np.float32)
+
+
+def frontal_share(points: FloatArray, targets: FloatArray, shape: tuple[int, ...]) -> Float32Array:
+    """How much larger each place of a painted face is when seen from the front, ``(H, W)``.
+
+    A head that turns into its own shadow shows little of its lit side.
+
+    Args:
+        points: ``(478, 3)`` landmarks in the picture.
+        targets: ``(478, 3)`` stylized landmarks, face frame.
+        shape: Of the picture.
+
+    Returns:
+        Relative to the whole face, bounded; 1 beside it.
+    """
+    mesh, seen = _painted_triangles(points, targets)
+    front = np.abs(_area(targets[mesh][..., :2]))
+    visible = seen > 0
+    usual = float(front[visible].sum() / max(float(seen[visible].sum()), 1e-9))
+    gain = np.clip(front / np.maximum(seen * usual, 1e-9), *_FORESHORTENING)
+    out = np.ones(shape[:2], np.float32)
+    for triangle, value in zip(mesh[visible], gain[visible], strict=True):
+        cv2.fillConvexPoly(out, np.round(points[triangle, :2]).astype(np.int32), (float(value),))
+    return blur(out, _EVEN_SHARE * float(np.ptp(points[:, 0])))
 
 
 def as_seen(values: FloatArray, weights: FloatArray) -> FloatArray:
@@ -287,11 +315,10 @@ def _broad(normals: FloatArray, places: FloatArray) -> FloatArray:
 
 def _painted_light(exemplar: Exemplar, lab: Float32Array, targets: FloatArray) -> FloatArray:
     """The light on the painted face, from landmarks that lie on bare skin and face the viewer."""
-    mesh = Delaunay(targets[:, :2]).simplices
-    goal, seen = targets[mesh], exemplar.points[mesh][..., :2] * [1.0, -1.0]
+    mesh, area = _painted_triangles(exemplar.points, targets)
+    goal = targets[mesh]
     normal = np.cross(goal[:, 1] - goal[:, 0], goal[:, 2] - goal[:, 0])
     turned = np.sign(normal[:, 2])
-    area = _area(seen) * turned
     weight = np.clip(area / max(float(np.median(area)), 1e-9), 0, 2)
     normal *= turned[:, None]
     total, count = np.zeros((len(targets), 3)), np.zeros(len(targets))
@@ -309,6 +336,16 @@ def _painted_light(exemplar: Exemplar, lab: Float32Array, targets: FloatArray) -
     return _fit(normals, light, np.minimum(count, 1.0) * (hair < 0.4) + 1e-6)
 
 
+def _painted_triangles(
+    points: FloatArray, targets: FloatArray
+) -> tuple[npt.NDArray[np.int32], FloatArray]:
+    """Triangles ``(T, 3)`` of the landmarks seen from the front, and their area in the picture;
+    it is negative where the painted face turns them away."""
+    mesh = Delaunay(targets[:, :2]).simplices
+    turned = np.sign(_area(targets[mesh][..., :2]))
+    return mesh, _area(points[mesh][..., :2] * [1.0, -1.0]) * turned
+
+
 def _area(triangles: FloatArray) -> FloatArray:
     a, b = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
     return np.asarray((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) / 2)
@@ -318,13 +355,16 @@ def _thin(pixels: Float32Array) -> Float32Array:
     return pixels[:: max(1, len(pixels) // 20_000)]
 
 
-def _skin_pixels(exemplar: Exemplar, lab: Float32Array, width: float) -> Float32Array:
+def _skin_pixels(
+    exemplar: Exemplar, lab: Float32Array, width: float, share: Float32Array
+) -> Float32Array:
     """All of the painted face, its shadows too, but for eyes, brows, lips, hair and beard.
 
-    Strokes narrower than ``width`` faces are smoothed to the tone they make.
+    Strokes narrower than ``width`` faces are smoothed to the tone they make; a pixel counts as
+    often as ``share`` ``(H, W)`` says.
     """
     canvas = np.zeros(lab.shape[:2], np.uint8)
-    oval = np.round(exemplar.points[list(lm.FACE_OVAL), :2]).astype(np.int32)
+    oval = np.round(face_outline(exemplar.points)).astype(np.int32)
     cv2.fillPoly(canvas, [oval], (255,))
     organs = np.zeros_like(canvas)
     for part in lm.ORGANS:
@@ -337,8 +377,10 @@ def _skin_pixels(exemplar: Exemplar, lab: Float32Array, width: float) -> Float32
     chosen = (inset > 0.04 * exemplar.face_width) & ~near
     if chosen.sum() < _MIN_PIXELS:
         chosen = canvas > 0
-    smooth = blur(lab, width * exemplar.face_width)
-    return _thin(smooth[chosen])
+    pixels = blur(lab, width * exemplar.face_width)[chosen]
+    ends = np.cumsum(share[chosen])
+    even = (np.arange(len(pixels)) + 0.5) / len(pixels) * ends[-1]
+    return _thin(pixels[np.minimum(np.searchsorted(ends, even), len(pixels) - 1)])
 
 
 def _darks(exemplar: Exemplar, lab: Float32Array, count: int, regions: Regions) -> Float32Array:
@@ -349,7 +391,7 @@ def _darks(exemplar: Exemplar, lab: Float32Array, count: int, regions: Regions) 
     hair = exemplar.labels[..., 1] > 0.6
     lips = exemplar.points[lm.NOSE_TIP, 1]
     oval = np.zeros(lab.shape[:2], np.uint8)
-    contour = np.round(exemplar.points[list(lm.FACE_OVAL), :2]).astype(np.int32)
+    contour = np.round(face_outline(exemplar.points)).astype(np.int32)
     cv2.fillPoly(oval, [contour], (1,))
     beard = hair & (oval > 0) & (np.arange(lab.shape[0])[:, None] > lips)
     parts = []
