@@ -209,6 +209,19 @@ def test_global_map_starts_as_the_identity_and_stays_in_range() -> None:
     assert torch.allclose(far, edge)
 
 
+def test_features_unlike_all_that_was_shown_do_not_count() -> None:
+    torch.manual_seed(0)
+    mapping = GlobalColorMap(5)
+    color, feature = torch.rand(100, 3) * 0.8 + 0.1, torch.rand(100, 5)
+    mapping.fit_range(color, feature, torch.ones(100))
+    torch.nn.init.normal_(mapping.out.weight, std=1.0)
+    hidden = mapping(color, feature, torch.zeros(100, 1))
+    far = mapping(color, feature + 2.0)
+    assert torch.allclose(far, hidden, atol=1e-4)
+    shown = mapping(color, 0.5 * feature + 0.25)
+    assert float((shown - hidden).detach().abs().mean()) > 0.05  # inside they do
+
+
 def test_reflection_starts_at_one_and_is_bounded() -> None:
     reflection = Reflection(4)
     direction = torch.nn.functional.normalize(torch.randn(50, 3), dim=1)

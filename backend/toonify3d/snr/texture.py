@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from .light_grid import LightGrid
 
 
+UNKNOWN = 16.0
+"""How fast features beyond what portraits showed stop counting, by their squared distance in units
+of the shown range; known style with a short prior, places that no portrait sees: 26.99 dB without,
+27.10 with it; with a long prior 27.72 and 27.66; the red blotch behind lps' ear goes."""
+
+
 def smoothstep(value: Tensor, low: float, high: float) -> Tensor:
     """Cubic ramp from 0 at ``low`` to 1 at ``high``."""
     t = ((value - low) / (high - low)).clamp(0.0, 1.0)
@@ -38,6 +44,8 @@ class GlobalColorMap(nn.Module):
     """Prior colour and features to stylized colour, without position; starts as the identity.
 
     Inputs are clamped to the range that the portraits showed: beyond it a network says anything.
+    Even so a place unlike all that was shown (behind an ear) gets any of the style's colours from
+    its features; the further they lie outside, the less they count, until the colour alone answers.
 
     Args:
         features: Width of the prior's feature vector.
@@ -81,10 +89,16 @@ class GlobalColorMap(nn.Module):
         both = torch.cat([color, feature], dim=1)
         both = torch.maximum(torch.minimum(both, self.high), self.low)
         scaled = 2.0 * (both - self.low) / (self.high - self.low) - 1.0
-        if feature_gate is not None:
-            scaled = torch.cat([scaled[:, :3], scaled[:, 3:] * feature_gate], dim=1)
+        gate = self._known(feature) if feature_gate is None else feature_gate * self._known(feature)
+        scaled = torch.cat([scaled[:, :3], scaled[:, 3:] * gate], dim=1)
         change: Tensor = self.out(self.hidden(scaled))
         return logit(color) + change
+
+    def _known(self, feature: Tensor) -> Tensor:
+        """``(N, 1)`` 1 for features as the portraits showed them, towards 0 far outside."""
+        low, high = self.low[3:], self.high[3:]
+        beyond = (torch.maximum(feature - high, low - feature) / (high - low)).clamp(min=0.0)
+        return torch.exp(-UNKNOWN * beyond.square().sum(dim=1, keepdim=True))
 
 
 class LocalResidual(nn.Module):
