@@ -1,5 +1,7 @@
 """Normal map against the dense surface, ambient occlusion, regions, style enhancement."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -167,9 +169,21 @@ def test_enhancement_sharpens_lines_and_moves_to_the_palette(bits):
     wanted = np.array([230, 190, 160])
     far = np.abs(to_bytes(before)[120, 120] - wanted.astype(int)).sum()
     assert np.abs(to_bytes(after)[120, 120] - wanted.astype(int)).sum() < far
-    # Seams: nothing changes at the charts' borders and outside, and strength 0 changes nothing.
-    assert (after[:61] == before[:61]).all() and (after[60:460, 60] == before[60:460, 60]).all()
+    # Seams: one colour stays one colour over a chart's border and its fill; a line there is left.
+    assert (after[120, 50:460] == after[120, 200]).all()
     assert (enhance(before, covered, target, 0.0) == before).all()
+
+
+def test_lines_at_a_chart_s_border_are_not_sharpened():
+    before = blurred_texture(2048)
+    covered = np.zeros((2048, 2048), bool)
+    covered[256:460, 60:460] = True  # the line runs along the border
+    target = style_target(exemplar())
+    everywhere = enhance(before, np.ones_like(covered), target, 1.0)
+    after = enhance(before, covered, target, 1.0)
+    colours = enhance(before, covered, dataclasses.replace(target, sharpness=0.0), 1.0)
+    assert (after[256, 60:460] == colours[256, 60:460]).all()
+    assert (everywhere[256 - 12 : 256, 256] != colours[256 - 12 : 256, 256]).any()
 
 
 def test_enhancement_leaves_noise_and_shading_alone():

@@ -4,7 +4,8 @@ The paper only says that the texture is "further enhanced in an explicit manner"
 f). Here lines get the exemplar's sharpness by a coherence-enhancing shock filter (Weickert 2003),
 which moves blurred edges together without ringing, gated by how strong the edge is so that skin
 keeps its tone; and colours take a mean-shift step (Comaniciu & Meer 2002) towards the exemplar's
-palette. Both fade out towards the charts' borders, so that no seam can appear.
+palette. The first fades out towards the charts' borders, where it would see the fill beyond; the
+second depends on a texel's own colour alone and must not fade: both sides of a seam move alike.
 """
 
 from __future__ import annotations
@@ -82,14 +83,14 @@ def enhance(
     size = albedo.shape[0]
     for y in range(0, size, TILE):
         for x in range(0, size, TILE):
-            if not covered[y : y + TILE, x : x + TILE].any():
-                continue  # between the charts there is nothing to enhance
             rows = slice(max(0, y - HALO), min(size, y + TILE + HALO))
             columns = slice(max(0, x - HALO), min(size, x + TILE + HALO))
+            if not covered[rows, columns].any():
+                continue  # between the charts there is nothing to enhance
             before = albedo[rows, columns].astype(np.float32) / top
-            after = _enhanced(before, target, min(strength, 1.0), scale)
-            mix = weight[rows, columns, None]
-            mixed = np.round(top * np.clip(before + mix * (after - before), 0, 1))
+            lines = weight[rows, columns] * target.sharpness
+            after = _enhanced(before, lines, target.palette, min(strength, 1.0), scale)
+            mixed = np.round(top * np.clip(after, 0, 1))
             inner = (
                 slice(y - rows.start, y - rows.start + TILE),
                 slice(x - columns.start, x - columns.start + TILE),
@@ -107,15 +108,15 @@ def to_lab(image: npt.NDArray[np.generic]) -> Float32Array:
 
 
 def _enhanced(
-    rgb: Float32Array, target: StyleTarget, strength: float, scale: float
+    rgb: Float32Array, lines: Float32Array, palette: Float32Array, strength: float, scale: float
 ) -> Float32Array:
     sharp = rgb
     for _ in range(max(1, round(ROUNDS * scale))):
         sharp = _shock(sharp)
     lab, crisp = to_lab(rgb), to_lab(sharp)
-    line = _line_weight(lab[..., 0]) * strength * target.sharpness
+    line = _line_weight(lab[..., 0]) * strength * lines
     mixed = lab + line[..., None] * (crisp - lab)
-    mixed = mixed + strength * PULL * _mean_shift(mixed, target.palette)
+    mixed = mixed + strength * PULL * _mean_shift(mixed, palette)
     return np.asarray(cv2.cvtColor(mixed, cv2.COLOR_LAB2RGB), dtype=np.float32)
 
 
