@@ -78,6 +78,7 @@ def preset_settings(name: str) -> tuple[JobSettings, StyleSettings]:
         prior_mesh=AssetSettings(resolution=_RESOLUTION[name], faces=_PRIOR_FACES[name]),
     )
     return job, StyleSettings(
+        stylize=StylizeSettings(side_frames=0) if name == "paper" else StylizeSettings(),
         geometry=_geometry(name),
         texture=_texture(name),
         asset=AssetSettings(

@@ -84,6 +84,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "stylize.max_yaw": (0.0, math.pi),
     "stylize.min_frames": _AT_LEAST_ONE,
     "stylize.max_frames": _AT_LEAST_ONE,
+    "stylize.side_frames": (0, 100),
     "stylize.shading": (0.0, 2.0),
     "stylize.delight": _SHARE,
     "stylize.exemplar_detail": _SHARE,

@@ -59,7 +59,7 @@ def _counts(job: JobSettings, style: StyleSettings) -> dict[str, float]:
     return {
         "capture": job.capture.max_frames * pixels,
         "prior": float(job.prior.steps * job.prior.rays),
-        "portraits": style.stylize.max_frames * pixels,
+        "portraits": (style.stylize.max_frames + style.stylize.side_frames) * pixels,
         "geometry": float(style.geometry.steps * style.geometry.rays),
         "texture": float(style.texture.steps * style.texture.rays),
         "asset": style.asset.resolution**3 / preview_cells

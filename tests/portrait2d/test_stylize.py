@@ -148,6 +148,27 @@ def test_too_few_front_frames_warn(subject):
     assert any("front" in w or "back" in w for w in progress.warnings)
 
 
+def test_the_sides_are_painted_too(subject):
+    scene, _ = subject
+    settings = StylizeSettings(max_frames=4, min_frames=1)
+    ends = pipeline.select_frames(scene, settings, SilentProgress())
+    assert pipeline.with_sides(scene, ends, 0) == ends
+    frames = pipeline.with_sides(scene, ends, 6)
+    assert [f.source_index for f in frames] == sorted(f.source_index for f in frames)
+    sides = [frame.yaw for frame in frames if frame not in ends]
+    for wanted in (-135, -90, -45, 45, 90, 135):
+        turns = np.abs(np.angle(np.exp(1j * (np.array(sides) - np.radians(wanted)))))
+        assert turns.min() < 0.3
+    assert len(sides) == 6 and len({frame.name for frame in frames}) == len(frames)
+    half = Scene(
+        scene.root,
+        [frame for frame in scene.frames if frame.yaw <= 0.2],
+        scene.normalization,
+        scene.landmarks,
+    )
+    assert all(f.yaw <= 0.2 for f in pipeline.with_sides(half, half.frames[:1], 6))
+
+
 def test_capture_without_a_face(subject, cartoon, tmp_path):
     scene, mesh = subject
     blind = Scene(scene.root, scene.frames, scene.normalization, None)

@@ -190,7 +190,8 @@ def paint(look: Look, warped: WarpedFrame) -> Painted:
     photo = _subject_lab(warped, agreed)
     if look.kind == "colour":
         return _paint_colours(look, warped, photo)
-    front = _front_weight(look, local, attributes[..., 7])
+    ahead = smoothstep(local[..., 2], *look.depth_range)
+    front = _front_weight(ahead, attributes[..., 7])
     at = look.layer.pixels(local)
     shown = front * (1 - hair)
     organs = sample(look.layer.organs, at) * shown
@@ -199,7 +200,7 @@ def paint(look: Look, warped: WarpedFrame) -> Painted:
     if look.kind == "cel":
         skin_colour = _cel_skin(look, at, front, attributes[..., 11])
     elif look.tones is None or not toned:
-        skin_colour = _skin(look, photo, at, front, bare if look.plain else 1 - organs)
+        skin_colour = _skin(look, photo, at, (front, ahead), bare if look.plain else 1 - organs)
     else:
         skin_colour = _toned_skin(look, look.tones, photo, at, front, bare, attributes[..., 11])
     own = sample(look.layer.own, at) * shown[..., None]
@@ -310,10 +311,9 @@ def _darkening(shift: Float32Array) -> Float32Array:
     return np.concatenate([np.minimum(shift[..., :1], 0.0), shift[..., 1:]], axis=-1)
 
 
-def _front_weight(look: Look, local: FloatArray, normal: Float32Array) -> Float32Array:
+def _front_weight(ahead: Float32Array, normal: Float32Array) -> Float32Array:
     """1 on the face as seen from the front, 0 on the back of the head and the ears."""
-    low, high = look.depth_range
-    weight = smoothstep(local[..., 2], low, high) * smoothstep(normal, -0.1, 0.25)
+    weight = ahead * smoothstep(normal, -0.1, 0.25)
     return blur(np.asarray(cv2.medianBlur(weight.astype(np.float32), 5)), 0.7)
 
 
@@ -348,18 +348,19 @@ def _skin(
     look: Look,
     photo: Float32Array,
     at: FloatArray,
-    front: Float32Array,
+    weights: tuple[Float32Array, Float32Array],
     bare: Float32Array,
 ) -> Float32Array:
+    front, ahead = weights
     lit = smooth_edges(fill_holes(photo, bare), 7.0, 3.0)
     if look.plain:  # a toon's skin has form, but no pores, folds and hollows
         broad = blur(lit, _BROAD * look.layer.scale / 2)
         fine = 1 - (1 - _FINE_OF_TOONS) * front[..., None]  # ears and neck are not drawn by anyone
         lit = broad + fine * (lit - broad)
     base = sample(look.layer.skin_lab, at)
-    face = front[..., None]
-    base = np.asarray(look.skin_mean + (base - look.skin_mean) * face, np.float32)
-    detail = sample(look.layer.detail_lab, at) * face * look.settings.exemplar_detail
+    # By place alone: where a jaw turns under, a weight by direction leaves a streak of mean skin.
+    base = np.asarray(look.skin_mean + (base - look.skin_mean) * ahead[..., None], np.float32)
+    detail = sample(look.layer.detail_lab, at) * front[..., None] * look.settings.exemplar_detail
     shade = look.skin_gain * _soft_clip(lit[..., 0] - look.skin_lab[0], 30.0)
     out = base + detail
     light = np.clip(out[..., 0] + shade, 2, 98)

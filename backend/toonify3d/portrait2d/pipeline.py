@@ -42,6 +42,8 @@ from .surface import Observations, densify, is_closed, observe, vertex_normals
 from .tones import make_tones
 
 _OBSERVED_FRAMES = 20
+_NEAR_SIDE = 0.3
+"""Radians from where a side frame is wanted within which one is taken."""
 _EDGE = 0.003
 """Metres: labels are stored at vertices, so the mesh must be about as fine as the pixels."""
 
@@ -95,6 +97,24 @@ def select_frames(scene: Scene, settings: StylizeSettings, progress: Progress) -
     return sorted(unique.values(), key=lambda f: f.source_index)
 
 
+def with_sides(scene: Scene, chosen: list[Frame], count: int) -> list[Frame]:
+    """``chosen`` and up to ``count`` frames more, evenly spread between front and back.
+
+    A place without a frame nearby stays empty. In source order.
+    """
+    each = -(-count // 2)
+    steps = [np.pi * (i + 1) / (each + 1) for i in range(each)]
+    wanted = [side * yaw for yaw in steps for side in (1.0, -1.0)][:count]
+    names = {frame.name for frame in chosen}
+    free = [frame for frame in scene.frames if frame.name not in names]
+    sides: dict[str, Frame] = {}
+    for yaw in wanted:
+        nearest = min(free, key=lambda f: _angle(f.yaw, yaw), default=None)
+        if nearest is not None and _angle(nearest.yaw, yaw) < _NEAR_SIDE:
+            sides[nearest.name] = nearest
+    return sorted([*chosen, *sides.values()], key=lambda f: f.source_index)
+
+
 def _even(count: int, limit: int) -> list[int]:
     if count <= limit:
         return list(range(count))
@@ -144,6 +164,7 @@ def stylize_views(
     style = load_exemplar(exemplar, landmarks_file, settings.look)
     if frames is None:
         frames = select_frames(scene, settings, progress)
+        frames = with_sides(scene, frames, settings.side_frames)
     if person is None:
         person = study_person(scene, prior_mesh, SubProgress(progress, 0.02, 0.24))
     delight = 0.0 if light is None else delight_strength(style, settings)

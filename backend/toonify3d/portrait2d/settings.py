@@ -39,6 +39,10 @@ class StylizeSettings:
     """Take the nearest frames when fewer than this many lie within the angle, front and back."""
     max_frames: int = 14
     """Never stylize more frames than this (an even choice over front and back)."""
+    side_frames: int = 6
+    """Frames between front and back that the built-in stylizer paints as well, evenly spread: it
+    paints one head from every side (0: front and back only, as the paper does; other stylizers
+    get only these)."""
     shading: float = 1.0
     """How much of the person's own light and shadow stays on skin and hair, 0 to 2."""
     delight: float = 1.0

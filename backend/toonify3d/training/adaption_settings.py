@@ -121,7 +121,7 @@ class TextureAdaptionSettings:
     """Optimisation steps."""
     points: int = 8192
     """Surface points per step."""
-    max_points: int = 700_000
+    max_points: int = 1_100_000
     """Most surface points that are cached; portraits are shrunk to fit."""
     coarse_resolution: int = 96
     """Nodes per axis of the cached distance grid that speeds up tracing."""
