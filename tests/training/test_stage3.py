@@ -31,7 +31,7 @@ from toonify3d.snr.deformation import Deformation
 from toonify3d.snr.fields import SurfaceSample
 from toonify3d.snr.rendering import render_view
 from toonify3d.snr.style_head import StyleHead
-from toonify3d.snr.texture import GlobalColorMap, Reflection
+from toonify3d.snr.texture import BeliefMaps, GlobalColorMap, Reflection
 from toonify3d.training.adaption_settings import TextureAdaptionSettings
 from toonify3d.training.discriminator import (
     PaletteDiscriminator,
@@ -41,8 +41,12 @@ from toonify3d.training.discriminator import (
 )
 from toonify3d.training.palette import Posterize, cluster_colors, style_palette
 from toonify3d.training.stage3 import adapt_texture, load_avatar
-from toonify3d.training.surface_cache import portrait_points
-from toonify3d.training.surface_texture import load_surface_texture, side_frames
+from toonify3d.training.surface_cache import SurfacePoints, portrait_points
+from toonify3d.training.surface_texture import (
+    TextureAdaption,
+    load_surface_texture,
+    side_frames,
+)
 from toonify3d.training.view_rays import unit_projection
 
 torch.set_num_threads(1)
@@ -220,6 +224,51 @@ def test_features_unlike_all_that_was_shown_do_not_count() -> None:
     assert torch.allclose(far, hidden, atol=1e-4)
     shown = mapping(color, 0.5 * feature + 0.25)
     assert float((shown - hidden).detach().abs().mean()) > 0.05  # inside they do
+
+
+def _painted_shadow(size: int = 64) -> tuple[SurfacePoints, BeliefMaps]:
+    """A plane of one colour whose left half is painted dark; only the features tell the halves."""
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    count = size * size
+    x, y = (columns.flatten() + 0.5) / size - 0.5, (rows.flatten() + 0.5) / size - 0.5
+    left = (x < 0).float()[:, None]
+    ahead = torch.tensor([0.0, 0.0, 1.0]).expand(count, 3)
+    points = SurfacePoints(
+        y=torch.stack([x, y, torch.zeros(count)], dim=1),
+        color=torch.full((count, 3), 0.6),
+        feature=left + 0.1 * torch.rand((count, 4), generator=generator),
+        normal=ahead,
+        direction=-ahead,
+        glance=torch.zeros(count, 3),
+        target=(0.75 - 0.55 * left).expand(count, 3).contiguous(),
+        belief=torch.ones(count),
+        trust=torch.ones(count),
+        index=[torch.arange(count).reshape(size, size)],
+    )
+    matrix = torch.tensor(
+        [[1.0 * size, 0, 0, size / 2], [0, 1.0 * size, 0, size / 2], [0, 0, 0, 1.0]]
+    )
+    belief = BeliefMaps(torch.ones(1, size, size), torch.ones(1, size, size), matrix[None])
+    return points, belief
+
+
+def test_a_painted_shadow_keeps_its_tone() -> None:
+    points, belief = _painted_shadow()
+    palette = np.array([[50, 50, 50], [190, 190, 190]], np.uint8)
+    settings = replace(SETTINGS, feature_dropout=0.3, discriminator_weight=0.0)
+    run = TextureAdaption(points, belief, None, palette, settings)
+    optimizer = run.optimizer()
+    for step in range(200):
+        optimizer.zero_grad()
+        run.losses(step / 200)[0].backward()
+        optimizer.step()
+    with torch.no_grad():
+        albedo = run.texture(points.y, points.color, points.feature).mean(1)
+    dark = points.y[:, 0] < -0.05
+    light = points.y[:, 0] > 0.05
+    assert float(albedo[dark].median()) == pytest.approx(0.20, abs=0.03)
+    assert float(albedo[light].median()) == pytest.approx(0.75, abs=0.03)
 
 
 def test_reflection_starts_at_one_and_is_bounded() -> None:

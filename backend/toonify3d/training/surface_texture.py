@@ -218,8 +218,11 @@ class TextureAdaption:
         shading = self.reflection.factor(logits, row["glance"], learns=False)
         trust, weight = row["trust"], row["weight"]
         coarse = _weighted_l1(gloss * torch.sigmoid(base) - target, trust)
-        # The residual learns the full correction; belief scales it where it is used.
-        full = torch.sigmoid(base.detach() + local)
+        # The residual learns the full correction of what the map says with all its inputs (with
+        # some hidden, it would turn a painted shadow black); belief scales it where it is used.
+        with torch.no_grad():
+            whole = self.texture.global_map(row["color"], row["feature"])
+        full = torch.sigmoid(whole + local)
         color = _weighted_l1(shading * full - target, weight)
         small = local.square().mean()
         # The person's own highlights are 1 in the mean over directions: nothing to penalise.
