@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..capture import landmarks as lm
 from ..scene import Float32Array, FloatArray
 from .colorspace import blur, kmeans
-from .exemplarmasks import face_outline
+from .exemplarmasks import face_outline, polygon
 
 LOOKS = ("auto", "toon", "cel", "paint", "hatch", "ink", "colour")
 """Values of the setting ``look``."""
@@ -100,8 +100,7 @@ def region_labels(
     height, width = skin.shape
     rows = np.arange(height)[:, None]
     unit = float(np.ptp(points[list(lm.FACE_OVAL), 0]))
-    canvas = np.zeros((height, width), np.uint8)
-    cv2.fillPoly(canvas, [np.round(face_outline(points)).astype(np.int32)], (1,))
+    canvas = polygon(skin.shape, face_outline(points), 0.0).astype(np.uint8)
     far = cv2.distanceTransform(1 - canvas, cv2.DIST_L2, 5) / unit
     weight = np.array([0.6, 1, 1], np.float32)
     if not by_colour:
@@ -180,8 +179,7 @@ def _beard(
     cv2.fillPoly(lips, [np.round(points[list(lm.LIPS_OUTER), :2]).astype(np.int32)], (1,))
     low &= cv2.distanceTransform(1 - lips, cv2.DIST_L2, 5) > 0.03 * unit
     found = low & (far > _BEARD)
-    oval = nothing.astype(np.uint8)
-    cv2.fillPoly(oval, [np.round(face_outline(points)).astype(np.int32)], (1,))
+    oval = polygon(skin.shape, face_outline(points), 0.0)
     inner = low & (oval > 0)
     if (found & inner).sum() < _BEARD_SHARE * max(int(inner.sum()), 1):
         return nothing

@@ -38,7 +38,7 @@ class StylizeSettings:
     min_frames: int = 4
     """Take the nearest frames when fewer than this many lie within the angle, front and back."""
     max_frames: int = 14
-    """Never stylize more frames than this (an even choice over front and back)."""
+    """Most frames near front and back together (an even choice)."""
     side_frames: int = 6
     """Frames between front and back that the built-in stylizer paints as well, evenly spread: it
     paints one head from every side (0: front and back only, as the paper does; other stylizers

@@ -24,7 +24,7 @@ from ..meshes import edge_adjacency
 from ..scene import Float32Array, FloatArray
 from .colorspace import blur, sample, to_lab
 from .exemplar import Exemplar, person_mask
-from .exemplarmasks import face_outline
+from .exemplarmasks import face_outline, polygon
 from .regions import Regions
 from .surface import Observations
 
@@ -363,10 +363,8 @@ def _skin_pixels(
     Strokes narrower than ``width`` faces are smoothed to the tone they make; a pixel counts as
     often as ``share`` ``(H, W)`` says.
     """
-    canvas = np.zeros(lab.shape[:2], np.uint8)
-    oval = np.round(face_outline(exemplar.points)).astype(np.int32)
-    cv2.fillPoly(canvas, [oval], (255,))
-    organs = np.zeros_like(canvas)
+    canvas = polygon(lab.shape, face_outline(exemplar.points), 0.0)
+    organs = np.zeros(lab.shape[:2], np.uint8)
     for part in lm.ORGANS:
         contour = np.round(exemplar.points[list(part), :2]).astype(np.int32)
         cv2.fillPoly(organs, [contour], (255,))
@@ -390,9 +388,7 @@ def _darks(exemplar: Exemplar, lab: Float32Array, count: int, regions: Regions) 
     """
     hair = exemplar.labels[..., 1] > 0.6
     lips = exemplar.points[lm.NOSE_TIP, 1]
-    oval = np.zeros(lab.shape[:2], np.uint8)
-    contour = np.round(face_outline(exemplar.points)).astype(np.int32)
-    cv2.fillPoly(oval, [contour], (1,))
+    oval = polygon(lab.shape, face_outline(exemplar.points), 0.0)
     beard = hair & (oval > 0) & (np.arange(lab.shape[0])[:, None] > lips)
     parts = []
     for area, lacking in ((hair & ~beard, regions.bald), (beard, regions.beard.max() < 0.5)):
