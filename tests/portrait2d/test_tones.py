@@ -13,6 +13,8 @@ from toonify3d.portrait2d import pipeline
 from toonify3d.portrait2d.colorspace import to_lab
 from toonify3d.portrait2d.framewarp import BentSurface, warp_frame
 from toonify3d.portrait2d.hatching import (
+    PERIOD,
+    PLANES,
     DrawnFrame,
     contours,
     hair_lights,
@@ -161,6 +163,23 @@ def test_hatching_covers_as_much_as_the_tone_asks(darkness):
     assert lines.mean() == pytest.approx(darkness, abs=0.06)
     assert lines.std() > 0.3 * np.sqrt(darkness)
     assert hatching(local, np.zeros(local.shape[:2], np.float32)).max() == 0
+
+
+@pytest.mark.parametrize("plane", [0, 1])
+def test_hatching_has_no_rings_where_its_planes_touch_the_form(plane):
+    size, unit, radius = 300, 80.0, 1.6
+    toward = PLANES[plane] / np.linalg.norm(PLANES[plane])
+    right = np.cross([0.0, 0.0, 1.0], toward)
+    right /= np.linalg.norm(right)
+    axes = np.stack([right, np.cross(toward, right), toward])
+    rows, columns = (np.mgrid[:size, :size] - size / 2) / unit
+    ahead = np.sqrt(np.maximum(radius**2 - rows**2 - columns**2, 0.0))
+    local = (np.stack([columns, -rows, ahead], 2) @ axes).astype(np.float32)
+    opacity = hatching(local, np.full((size, size), 0.4, np.float32))
+    middle = np.hypot(rows, columns) < 0.6
+    bare = cv2.distanceTransform((opacity < 0.5).astype(np.uint8), cv2.DIST_L2, 5)
+    assert bare[middle].max() < 0.8 * PERIOD * unit
+    assert opacity[middle].mean() == pytest.approx(0.4, abs=0.12)
 
 
 def _drawn(light, labels):

@@ -271,6 +271,21 @@ def test_a_painted_shadow_keeps_its_tone() -> None:
     assert float(albedo[light].median()) == pytest.approx(0.75, abs=0.03)
 
 
+def test_a_black_and_white_style_stays_black_and_white() -> None:
+    points, belief = _painted_shadow()
+    palette = np.array([[50, 50, 50], [190, 190, 190]], np.uint8)
+    skin = torch.tensor([0.8, 0.4, 0.3]).expand(len(points), 3)
+    gray = TextureAdaption(points, belief, None, palette, SETTINGS).texture
+    with torch.no_grad():
+        drawn = gray(points.y, skin, points.feature)
+    assert float((drawn.amax(1) - drawn.amin(1)).max()) < 1e-3
+    points.target = skin.clone()
+    coloured = TextureAdaption(points, belief, None, palette, SETTINGS).texture
+    with torch.no_grad():
+        painted = coloured(points.y, skin, points.feature)
+    assert float((painted - skin).abs().max()) < 0.02
+
+
 def test_reflection_starts_at_one_and_is_bounded() -> None:
     reflection = Reflection(4)
     direction = torch.nn.functional.normalize(torch.randn(50, 3), dim=1)

@@ -18,7 +18,13 @@ from .colorspace import blur, fill_holes, smooth_edges, smoothstep
 
 PERIOD = 0.1
 """Eye distances from one line of hatching to the next."""
-_PLANES = (np.array([0.62, 0.78, 0.1]), np.array([-0.80, 0.58, 0.15]))
+PLANES = (np.array([0.62, 0.78, 0.1]), np.array([-0.80, 0.58, 0.15]))
+"""Normals (face frame) of the planes of the first and of the crossing lines."""
+_GRAZED = (0.65, 0.9)
+"""Cosine between a surface and the planes that cut it from which on the lines part, until they are
+rings round the place where a plane touches: there the other planes take over."""
+_FACET = 0.06
+"""Eye distances over which the form is evened to tell how the planes cut it."""
 _WOBBLE, _WAVE = 0.22, 2.3
 _CROSSED = 0.5
 """Darkness from which a second set of lines crosses the first."""
@@ -57,9 +63,14 @@ def hatching(local: Float32Array, darkness: Float32Array, period: float = PERIOD
         darkness: ``(H, W)`` 0..1.
         period: Distance of two lines, in the face frame's units.
     """
-    shares = (np.minimum(darkness, _CROSSED), 0.8 * np.maximum(darkness - _CROSSED, 0))
+    first, second = np.minimum(darkness, _CROSSED), 0.8 * np.maximum(darkness - _CROSSED, 0)
+    grazed, other = (_grazed(local, plane) for plane in PLANES)
+    shares = (
+        np.maximum(first * (1 - grazed), second * other),
+        np.maximum(second * (1 - other), first * grazed),
+    )
     out = np.zeros(darkness.shape, np.float32)
-    for share, plane in zip(shares, _PLANES, strict=True):
+    for share, plane in zip(shares, PLANES, strict=True):
         along = local @ np.cross(plane, [0.0, 0.0, 1.0]).astype(np.float32)
         swing = _WOBBLE * np.sin(_WAVE * along + 1.7 * np.sin(1.3 * local[..., 1]))
         phase = np.asarray(local @ plane.astype(np.float32) / period + swing, np.float32)
@@ -71,6 +82,15 @@ def hatching(local: Float32Array, darkness: Float32Array, period: float = PERIOD
         line *= smoothstep(pixels, 2.2, 3.4)  # too narrow to be told apart
         out = np.maximum(out, line * smoothstep(share, 0.02, 0.08))
     return np.asarray(out, np.float32)
+
+
+def _grazed(local: Float32Array, plane: npt.NDArray[np.float64]) -> Float32Array:
+    """0..1 ``(H, W)`` where parallel planes nearly touch the surface instead of cutting it."""
+    across, down = (cv2.Sobel(local, cv2.CV_32F, *axis) for axis in ((1, 0), (0, 1)))
+    pixel = float(np.median(np.linalg.norm(across, axis=2))) / 8
+    normal = blur(np.cross(across, down).astype(np.float32), _FACET / max(pixel, 1e-4))
+    length = np.maximum(np.linalg.norm(normal, axis=2), 1e-9)
+    return smoothstep(np.abs(normal @ plane.astype(np.float32)) / length, *_GRAZED)
 
 
 def contours(frame: DrawnFrame, hair_weight: float = 0.0) -> Float32Array:

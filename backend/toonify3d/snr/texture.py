@@ -250,6 +250,8 @@ class TextureField(nn.Module):
         local: See :class:`LocalResidual`.
         belief: See :class:`BeliefMaps`.
         light: The room's light, which the colours that the map gets do not have; None: they do.
+        colourful: Largest difference of two channels; a black and white style stays black and
+            white where no portrait shows the place either.
 
     Attributes:
         reflection: ``s`` of eq. 10 as it was learned with the albedo, to render as the paper does;
@@ -262,8 +264,10 @@ class TextureField(nn.Module):
         local: LocalResidual,
         belief: BeliefMaps,
         light: LightGrid | None = None,
+        colourful: float = 1.0,
     ) -> None:
         super().__init__()
+        self.colourful = colourful
         self.global_map, self.local, self.belief, self.light = global_map, local, belief, light
         self.reflection: Reflection | None = None
 
@@ -276,7 +280,14 @@ class TextureField(nn.Module):
             feature: Prior's features there, ``(N, F)``.
         """
         base = self.global_map(color, feature)
-        return torch.sigmoid(base + self.belief(y)[:, None] * self.local(y))
+        color = torch.sigmoid(base + self.belief(y)[:, None] * self.local(y))
+        return self._within_style(color)
+
+    def _within_style(self, color: Tensor) -> Tensor:
+        """Colours ``(N, 3)`` no more colourful than the style."""
+        gray = color.mean(dim=1, keepdim=True)
+        spread = color.amax(dim=1, keepdim=True) - color.amin(dim=1, keepdim=True)
+        return gray + (color - gray) * (self.colourful / spread.clamp(min=1e-6)).clamp(max=1.0)
 
     def albedo(self, place: Place) -> Tensor:
         """See :class:`.avatar.Albedo`."""

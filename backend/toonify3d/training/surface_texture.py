@@ -33,6 +33,8 @@ from .volume_texture import reflection_penalty
 SIDE_PIXELS = 224
 # Learning rate of the one number that says how much of the person's highlights the style keeps.
 STRENGTH_RATE = 5e-2
+# Difference of two channels up to which portraits are black and white.
+GRAY_STYLE = 0.1
 # Smaller batches than this would not learn anything.
 LEAST_POINTS = 512
 
@@ -82,7 +84,8 @@ class TextureAdaption:
             settings.finest_resolution,
             settings.log2_table,
         )
-        self.texture = TextureField(global_map, local, belief, light).to(device)
+        colourful = _colourful(points.target, points.trust)
+        self.texture = TextureField(global_map, local, belief, light, colourful).to(device)
         self.reflection = Reflection(width).to(device)
         self.texture.reflection = self.reflection
         self.discriminator = PaletteDiscriminator().to(device)
@@ -158,6 +161,7 @@ class TextureAdaption:
         return {
             "rendering": "surface",
             "light": None if light is None else light.export_state(),
+            "colourful": self.texture.colourful,
             "weights": self.texture.belief.weights,
             "depths": self.texture.belief.depths,
             "projections": self.texture.belief.projections,
@@ -297,7 +301,8 @@ def load_surface_texture(state: dict[str, Any], device: torch.device | str) -> T
     global_map.load_state_dict(state["global_map"])
     local.load_state_dict({name: value.float() for name, value in state["local"].items()})
     light = LightGrid.from_state(state.get("light"))
-    texture = TextureField(global_map, local, maps, light).to(device)
+    colourful = float(state.get("colourful", 1.0))  # not in results of earlier versions
+    texture = TextureField(global_map, local, maps, light, colourful).to(device)
     if "reflection" in state:  # not in results of earlier versions
         texture.reflection = Reflection(state["features"]).to(device)
         # Earlier versions kept none of the person's highlights.
@@ -336,6 +341,16 @@ def side_frames(scene: Scene, views: list[StylizedView], count: int) -> list[Fra
     if len(far) <= count:
         return far
     return [far[int((i + 0.5) * len(far) / count)] for i in range(count)]
+
+
+def _colourful(target: Tensor, trust: Tensor) -> float:
+    """Largest difference of two channels in a style without colours, 1 in any other."""
+    shown = target[trust > 0.2]
+    if len(shown) == 0:
+        return 1.0
+    shown = shown[:: max(1, len(shown) // 100_000)]
+    most = float(torch.quantile(shown.amax(dim=1) - shown.amin(dim=1), 0.999))
+    return most if most < GRAY_STYLE else 1.0
 
 
 def _together(belief: BeliefMaps, y: Tensor) -> Tensor:
