@@ -219,9 +219,12 @@ def test_features_unlike_all_that_was_shown_do_not_count() -> None:
     color, feature = torch.rand(100, 3) * 0.8 + 0.1, torch.rand(100, 5)
     mapping.fit_range(color, feature, torch.ones(100))
     torch.nn.init.normal_(mapping.out.weight, std=1.0)
-    hidden = mapping(color, feature, torch.zeros(100, 1))
+    hidden = mapping(color, feature, feature_gate=torch.zeros(100, 1))
     far = mapping(color, feature + 2.0)
     assert torch.allclose(far, hidden, atol=1e-4)
+    # ... but for places that a portrait shows.
+    seen = mapping(color, feature + 2.0, torch.ones(100))
+    assert float((seen - hidden).detach().abs().mean()) > 0.05
     shown = mapping(color, 0.5 * feature + 0.25)
     assert float((shown - hidden).detach().abs().mean()) > 0.05  # inside they do
 

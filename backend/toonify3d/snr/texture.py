@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 UNKNOWN = 16.0
 """How fast features beyond what portraits showed stop counting, by their squared distance in units
 of the shown range; known style with a short prior, places that no portrait sees: 26.99 dB without,
-27.10 with it; with a long prior 27.72 and 27.66; the red blotch behind lps' ear goes."""
+27.10 with it; with a long prior 27.72 and 27.67; the red blotch behind lps' ear goes."""
+
+SEEN = 0.5
+"""Belief from which on a place is known whatever its features: single odd ones in it would be
+specks of the colour alone."""
 
 
 def smoothstep(value: Tensor, low: float, high: float) -> Tensor:
@@ -77,19 +81,31 @@ class GlobalColorMap(nn.Module):
         self.high.copy_(torch.quantile(chosen, 0.99, dim=0))
         self.high.copy_(torch.maximum(self.high, self.low + 1e-3))
 
-    def forward(self, color: Tensor, feature: Tensor, feature_gate: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        color: Tensor,
+        feature: Tensor,
+        seen: Tensor | None = None,
+        feature_gate: Tensor | None = None,
+    ) -> Tensor:
         """Logits of the stylized colour, ``(N, 3)``.
 
         Args:
             color: Prior's view-averaged colour ``(N, 3)``.
             feature: Prior's features ``(N, F)``.
+            seen: ``(N,)`` belief of the portraits: what they show is known, however rare; None
+                asks the features alone.
             feature_gate: ``(N, 1)`` 0 hides the features of a point (dropout in training, so that
                 the colour alone already gives a sensible answer).
         """
         both = torch.cat([color, feature], dim=1)
         both = torch.maximum(torch.minimum(both, self.high), self.low)
         scaled = 2.0 * (both - self.low) / (self.high - self.low) - 1.0
-        gate = self._known(feature) if feature_gate is None else feature_gate * self._known(feature)
+        gate = self._known(feature)
+        if seen is not None:
+            gate = torch.maximum(gate, smoothstep(seen, 0.0, SEEN)[:, None])
+        if feature_gate is not None:
+            gate = gate * feature_gate
         scaled = torch.cat([scaled[:, :3], scaled[:, 3:] * gate], dim=1)
         change: Tensor = self.out(self.hidden(scaled))
         return logit(color) + change
@@ -279,8 +295,9 @@ class TextureField(nn.Module):
             color: Prior's view-averaged colour at ``to_prior(y)``, ``(N, 3)``, without the light.
             feature: Prior's features there, ``(N, F)``.
         """
-        base = self.global_map(color, feature)
-        color = torch.sigmoid(base + self.belief(y)[:, None] * self.local(y))
+        belief = self.belief(y)
+        base = self.global_map(color, feature, belief)
+        color = torch.sigmoid(base + belief[:, None] * self.local(y))
         return self._within_style(color)
 
     def _within_style(self, color: Tensor) -> Tensor:

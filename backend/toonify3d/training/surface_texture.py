@@ -209,9 +209,11 @@ class TextureAdaption:
         row = self._rows.take(rows)
         target = row["target"]
         gate = torch.rand((len(rows), 1), generator=self.generator, device=device)
+        seen = self.blend[rows]
         base = self.texture.global_map(
             row["color"],
             row["feature"],
+            seen,
             (gate > settings.feature_dropout).to(target.dtype),
         )
         local = self.texture.local(row["y"])
@@ -225,7 +227,7 @@ class TextureAdaption:
         # The residual learns the full correction of what the map says with all its inputs (with
         # some hidden, it would turn a painted shadow black); belief scales it where it is used.
         with torch.no_grad():
-            whole = self.texture.global_map(row["color"], row["feature"])
+            whole = self.texture.global_map(row["color"], row["feature"], seen)
         full = torch.sigmoid(whole + local)
         color = _weighted_l1(shading * full - target, weight)
         small = local.square().mean()
@@ -263,8 +265,9 @@ class TextureAdaption:
         patches = []
         for points, blend, windows in parts:
             rows = windows.reshape(-1)
-            logits = self.texture.global_map(points.color[rows], points.feature[rows])
-            logits = logits + blend[rows, None] * self.texture.local(points.y[rows])
+            seen = blend[rows]
+            logits = self.texture.global_map(points.color[rows], points.feature[rows], seen)
+            logits = logits + seen[:, None] * self.texture.local(points.y[rows])
             shading = self.reflection(
                 points.feature[rows],
                 points.normal[rows],
@@ -285,8 +288,9 @@ class TextureAdaption:
     def portrait_psnr(self, count: int = 60_000) -> float:
         """PSNR in dB of the albedo against the portraits, weighted by belief."""
         rows = torch.arange(0, len(self.points), max(1, len(self.points) // count))
-        base = self.texture.global_map(self.points.color[rows], self.points.feature[rows])
-        logits = base + self.blend[rows, None] * self.texture.local(self.points.y[rows])
+        seen = self.blend[rows]
+        base = self.texture.global_map(self.points.color[rows], self.points.feature[rows], seen)
+        logits = base + seen[:, None] * self.texture.local(self.points.y[rows])
         error = (torch.sigmoid(logits) - self.points.target[rows]).square().mean(1)
         weight = self.points.belief[rows]
         mean = float((error * weight).sum() / weight.sum().clamp(min=1e-6))
