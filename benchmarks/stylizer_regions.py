@@ -25,8 +25,9 @@ from stylizer_style import (
 )
 
 from toonify3d.capture import landmarks as lm
+from toonify3d.portrait2d.colorspace import to_lab
 from toonify3d.portrait2d.exemplar import Exemplar, person_mask
-from toonify3d.portrait2d.exemplarmasks import polygon
+from toonify3d.portrait2d.exemplarmasks import face_outline, like_wall, polygon
 from toonify3d.portrait2d.framewarp import BentSurface, warp_frame
 from toonify3d.portrait2d.outline import opened
 from toonify3d.portrait2d.pipeline import Person
@@ -54,7 +55,7 @@ def exemplar_portrait(style: Exemplar) -> Portrait:
     labels = style.labels
     hair = opened(((labels[..., 1] > 0.5) & person).astype(np.uint8), LINE * unit) > 0
     skin = (labels[..., 0] > 0.5) | (face & ~hair)
-    worn = (labels[..., 2] > 0.5) & ~face
+    worn = (labels[..., 2] > 0.5) & ~face & ~like_wall(to_lab(image), person)
     return Portrait(image, _region_map(person, skin, hair, worn, points, unit)).at_width(unit)
 
 
@@ -117,4 +118,4 @@ def _region_map(
 
 
 def _face(shape: tuple[int, ...], points: FloatArray) -> npt.NDArray[np.bool_]:
-    return polygon(shape, points[list(lm.FACE_OVAL), :2], 0.0) > 0
+    return polygon(shape, face_outline(points), 0.0) > 0

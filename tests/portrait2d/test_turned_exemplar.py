@@ -6,7 +6,7 @@ import pytest
 
 from toonify3d.capture import landmarks as lm
 from toonify3d.portrait2d.clicks import mean_face
-from toonify3d.portrait2d.exemplarmasks import face_outline, polygon
+from toonify3d.portrait2d.exemplarmasks import face_outline, like_wall, polygon
 from toonify3d.portrait2d.tones import frontal_share
 
 SIZE, SCALE = 400, 90.0
@@ -54,3 +54,18 @@ def test_a_frontal_face_counts_evenly():
     share = frontal_share(_pictured(0), mean_face(), (SIZE, SIZE))
     face = polygon((SIZE, SIZE), face_outline(_pictured(0)), -4.0) > 0
     assert np.abs(share[face] - 1).max() < 0.1
+
+
+@pytest.mark.parametrize("unrest", [1.0, 25.0])
+def test_a_mask_that_reaches_into_an_even_wall_is_told(unrest):
+    generator = np.random.default_rng(0)
+    lab = np.zeros((100, 100, 3), np.float32) + [4.0, 0.0, 0.0]
+    lab += generator.normal(0, unrest, lab.shape)
+    lab[40:80, 30:60] = [50.0, 10.0, 30.0]
+    person = np.zeros((100, 100), bool)
+    person[40:80, 30:80] = True  # a third of it is wall
+    found = like_wall(lab.astype(np.float32), person)
+    if unrest > 10:
+        assert not found.any()
+    else:
+        assert not found[40:80, 30:60].any() and found[40:80, 60:80].mean() > 0.95

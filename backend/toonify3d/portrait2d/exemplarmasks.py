@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from ..capture import landmarks as lm
 from ..scene import Float32Array, FloatArray
 
 _LINE, _STREAK = 0.03, 0.06
 """Half the width, in face widths, of a drawn line and of a streak of light in hair."""
+
+_EVEN_WALL = 6.0
+"""CIELAB unrest of a background up to which it is one colour."""
+_LEAST_WALL = 300
+"""Pixels of background to tell its colour by."""
 
 
 def polygon(shape: tuple[int, ...], contour: FloatArray, grow: float) -> Float32Array:
@@ -52,6 +58,25 @@ def light_in_hair(labels: Float32Array, points: FloatArray) -> float:
     closed = erode(dilate(mass, _STREAK * unit), _STREAK * unit)
     light = closed * (1 - hair) * (1 - polygon(hair.shape, oval, 0.0))
     return float(light.sum() / max(float(mass.sum()), 1.0))
+
+
+def like_wall(lab: Float32Array, person: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Where ``(H, W)`` the colour is that of an even background.
+
+    A back that melts into it, or a mask that reaches too far, is none of the clothes' colours.
+
+    Args:
+        lab: ``(H, W, 3)`` CIELAB.
+        person: ``(H, W)``.
+    """
+    wall = lab[~person]
+    if len(wall) < _LEAST_WALL:
+        return np.zeros(person.shape, bool)
+    middle = np.median(wall, axis=0)
+    unrest = float(np.median(np.linalg.norm(wall - middle, axis=1)))
+    if unrest > _EVEN_WALL:
+        return np.zeros(person.shape, bool)
+    return np.asarray(np.linalg.norm(lab - middle, axis=2) < max(2 * unrest, _EVEN_WALL))
 
 
 def dilate(mask: Float32Array, radius: float) -> Float32Array:

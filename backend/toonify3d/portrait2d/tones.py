@@ -24,7 +24,7 @@ from ..meshes import edge_adjacency
 from ..scene import Float32Array, FloatArray
 from .colorspace import blur, sample, to_lab
 from .exemplar import Exemplar, person_mask
-from .exemplarmasks import face_outline, polygon
+from .exemplarmasks import face_outline, like_wall, polygon
 from .regions import Regions
 from .surface import Observations
 
@@ -415,10 +415,12 @@ def _clothes_curve(
         return None
     chin = exemplar.points[lm.CHIN, 1]
     rows = np.arange(lab.shape[0])[:, None]
-    below = person_mask(exemplar.image, None, exemplar.points) & (exemplar.labels[..., 0] < 0.3)
+    person = person_mask(exemplar.image, None, exemplar.points)
+    below = person & (exemplar.labels[..., 0] < 0.3)
     below &= rows > chin + 0.15 * exemplar.face_width
     if painted:  # long hair, a headscarf's shadow and a bare chest lie there too
         sure = below & (exemplar.labels[..., 1] < 0.5) & ~_like_skin(exemplar, lab)
+        sure &= ~like_wall(lab, person)
         below = sure if sure.sum() >= _SURELY_WORN * below.sum() else below
     pixels = lab[below]
     if len(pixels) < _MIN_PIXELS:
