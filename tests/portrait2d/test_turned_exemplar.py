@@ -59,7 +59,7 @@ def test_a_frontal_face_counts_evenly():
 @pytest.mark.parametrize("unrest", [1.0, 25.0])
 def test_a_mask_that_reaches_into_an_even_wall_is_told(unrest):
     generator = np.random.default_rng(0)
-    lab = np.zeros((100, 100, 3), np.float32) + [4.0, 0.0, 0.0]
+    lab = np.tile([4.0, 0.0, 0.0], (100, 100, 1))
     lab += generator.normal(0, unrest, lab.shape)
     lab[40:80, 30:60] = [50.0, 10.0, 30.0]
     person = np.zeros((100, 100), bool)
