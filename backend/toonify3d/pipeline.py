@@ -44,9 +44,9 @@ from .training.stage3 import adapt_texture, load_avatar
 EXPECTED_SECONDS = {
     "capture": 102.0,
     "prior": 74.0,
-    "portraits": 20.0,  # toons; brush and chalk about 35: the look is not known beforehand
+    "portraits": 22.0,  # toons; brush and chalk about 45: the look is not known beforehand
     "geometry": 24.0,
-    "texture": 37.0,
+    "texture": 47.0,
     "asset": 77.0,
 }
 
