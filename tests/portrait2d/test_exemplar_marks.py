@@ -9,7 +9,7 @@ from portrait2d_person import draw_face, face_landmarks
 
 from toonify3d.capture import landmarks as lm
 from toonify3d.portrait2d.exemplar import analyse
-from toonify3d.portrait2d.exemplarmasks import light_in_hair
+from toonify3d.portrait2d.exemplarmasks import ink_on_skin, light_in_hair
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +50,24 @@ def test_lights_in_drawn_hair_are_told_from_a_solid_mass():
     assert light_in_hair(labels, at) < 0.01
     cv2.ellipse(labels, (256, 228), (140, 180), 0, 215, 325, (0, 0, 1), 14)
     assert light_in_hair(labels, at) > 0.04
+
+
+def test_ink_on_skin_tells_hatching_from_lines():
+    points = face_landmarks()
+    image, at = draw_face(points, 512, 110.0)
+    black = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) < 110
+    lines = np.repeat(np.where(black, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    nose = at[lm.CHIN, :2] * 0.4 + at[[*lm.LEFT_BROW, *lm.RIGHT_BROW], :2].mean(0) * 0.6
+    cv2.line(lines, tuple(int(v) for v in nose), tuple(int(v + 20) for v in nose), (0, 0, 0), 4)
+    hatched = lines.copy()
+    for x in range(int(at[:, 0].min()), int(at[:, 0].mean()), 14):
+        low, high = int(at[:, 1].max()), int(at[:, 1].min())
+        cv2.line(hatched, (x, high), (x + 40, low), (0, 0, 0), 4, cv2.LINE_AA)
+
+    def share(picture):
+        style = analyse(picture, None, at)
+        ink, paper = float(style.line_lab[0]), float(style.skin_mean[0])
+        return ink_on_skin(style.lab, style.labels, style.points, ink, paper)
+
+    assert share(lines) < 0.03
+    assert share(hatched) > 0.07

@@ -115,8 +115,11 @@ def decided_marks(look: Look, painted: Painted) -> Float32Array:
 
 
 def hatch_opacity(look: Look, painted: Painted) -> Float32Array:
-    """Hatching ``(H, W)`` in the shadows of skin (ink) or wherever the drawing has tone (chalk)."""
-    if look.tones is None:
+    """Hatching ``(H, W)`` wherever a chalk drawing has tone, and in the shadows of inked skin.
+
+    Inked skin has none where the exemplar's is lines alone.
+    """
+    if look.tones is None or (look.kind == "ink" and not look.ink_shade):
         return np.zeros_like(painted.cover)
     free = 1 - np.maximum(painted.drawn, painted.organs)
     if look.kind == "ink":

@@ -11,7 +11,7 @@ from ..scene import Float32Array, FloatArray
 from .celtones import flat_marks, lit_share
 from .colorspace import blur, fill_holes, sample, smooth_edges, smoothstep, to_lab
 from .exemplar import RAMP_STEPS, Exemplar
-from .exemplarmasks import light_in_hair
+from .exemplarmasks import ink_on_skin, light_in_hair
 from .facelayer import FaceLayer
 from .framewarp import WarpedFrame
 from .hatching import sharp_label
@@ -37,6 +37,8 @@ _STRANDS = 0.35
 """Share of the person's own strands that stays in hair whose drawing is flat."""
 _LIT_HAIR = 0.03
 """Share of an exemplar's hair left light from which on inked hair has lights."""
+_INK_SHADE = 0.05
+"""Share of an inked face that must be ink for its skin to have shadows of hatching."""
 _FINE_OF_TOONS = 0.55
 """Share of the finer light that stays on a toon's face (the wings of the nose, the lips' form)."""
 
@@ -59,6 +61,7 @@ class Look:
         line_lab: ``(3,)`` colour of lines.
         tones: A painting's light and tones; None for all other looks.
         hair_lights: Inked hair has lights, as the exemplar's has.
+        ink_shade: Inked skin has hatched shadows, as the exemplar's has.
     """
 
     exemplar: Exemplar
@@ -74,6 +77,7 @@ class Look:
     line_lab: Float32Array
     tones: PaintTones | None = None
     hair_lights: bool = True
+    ink_shade: bool = True
 
     @property
     def plain(self) -> bool:
@@ -142,7 +146,13 @@ def make_look(
         exemplar.line_lab,
         tones,
         light_in_hair(exemplar.labels, exemplar.points) > _LIT_HAIR,
+        _ink_on_skin(exemplar) > _INK_SHADE,
     )
+
+
+def _ink_on_skin(exemplar: Exemplar) -> float:
+    ink, paper = float(exemplar.line_lab[0]), float(exemplar.skin_mean[0])
+    return ink_on_skin(exemplar.lab, exemplar.labels, exemplar.points, ink, paper)
 
 
 def _hair_levels(

@@ -35,6 +35,10 @@ _FACE_UNITS = 2.3
 _SLACK = 0.06
 """Eye distances by which a surface point may lie behind another and still count as seen."""
 
+_GRAZING = (0.3, 0.5)
+"""Cosine between surface and ray up to which a frame's marks are smears to other frames, and from
+which on they are taken over."""
+
 
 @dataclass(frozen=True)
 class BentFrame:
@@ -250,11 +254,22 @@ def _look(
     # Near its outline the other frame's own strokes are smeared over a grazing surface.
     edge = cv2.distanceTransform(other.hit.astype(np.uint8), cv2.DIST_L2, 5)
     seen = seen * smoothstep(sample(edge.astype(np.float32), at), 2.0, 6.0)
+    seen = seen * smoothstep(sample(_facing(other), at), *_GRAZING)
     values = np.zeros((*frame.hit.shape, 3), np.float32)
     sure = np.zeros(frame.hit.shape, np.float32)
     values[frame.hit] = _sharp_sample(strokes, at)
     sure[frame.hit] = seen
     return values, np.asarray(np.minimum(sure, cv2.blur(sure, (3, 3)) + 0.2), np.float32)
+
+
+def _facing(frame: BentFrame) -> Float32Array:
+    """Cosine ``(H, W)`` between the surface's normal and the ray that sees it."""
+    world = blur(frame.world, 1.0)
+    across, down = (cv2.Sobel(world, cv2.CV_32F, *axis) for axis in ((1, 0), (0, 1)))
+    normal = np.cross(across, down)
+    ray = frame.world - frame.camera.center.astype(np.float32)
+    lengths = np.linalg.norm(normal, axis=2) * np.linalg.norm(ray, axis=2)
+    return np.asarray(np.abs((normal * ray).sum(2)) / np.maximum(lengths, 1e-12), np.float32)
 
 
 def _sharp_sample(image: Float32Array, points: FloatArray) -> Float32Array:
