@@ -221,6 +221,22 @@ def test_strokes_come_from_the_same_region_and_are_the_same_every_time():
     assert right.std() == pytest.approx(strokes[:, :40, 0].std(), rel=0.3)
 
 
+def test_a_mark_that_stands_out_from_all_others_is_not_copied():
+    size = 96
+    labels = np.zeros((size, size, 3), np.float32)
+    labels[..., 1] = 1
+    strokes = np.zeros((size, size, 3), np.float32)
+    strokes[..., 0] = 3 * _stripes(size, 6, 0.3)
+    strokes[40:48, 40:60, 0] = -30
+    flat = np.full((size, size), 50, np.float32)
+    source = prepare_source(_canvas(flat, labels), strokes, GuideWeights())
+    assert not source.usable[42:46, 42:58].any()
+    assert source.usable[8:-8, 8:-8].mean() > 0.8
+    nothing = np.zeros((size, size, 3), np.float32)
+    out = lay_strokes(source, _canvas(flat, labels), nothing, nothing[..., 0])
+    assert out[8:-8, 8:-8, 0].min() > -8
+
+
 def test_strokes_that_lie_already_stay():
     size = 64
     labels = _halves(size)

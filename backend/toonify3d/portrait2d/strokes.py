@@ -37,6 +37,9 @@ _GAINS = (0.8, 1.6)
 _RARE = 0.01
 """A region with less than this share of the exemplar lends no strokes of its own."""
 
+_STANDS_OUT = 1.7
+"""Times the median strength of a region's strokes from which on a mark is not copied."""
+
 
 @dataclass(frozen=True)
 class GuideWeights:
@@ -137,6 +140,7 @@ def prepare_source(
     clear = (canvas.labels.max(2) > 0.8).astype(np.uint8)
     clear = _large(cv2.erode(clear, np.ones((2 * PATCH + 1,) * 2, np.uint8)), canvas)
     usable[PATCH : height - PATCH, PATCH : width - PATCH] = True
+    clear = clear & ~_singular(strokes, canvas, clear)
     rows, columns = np.nonzero(canvas.inside & usable & clear)
     if not len(rows):
         clear = np.ones_like(clear)
@@ -176,6 +180,23 @@ def _large(clear: npt.NDArray[Any], canvas: Canvas) -> npt.NDArray[np.bool_]:
         size = stats[:, cv2.CC_STAT_AREA].astype(float)
         size[0] = 0.0
         out |= np.asarray(size > max(0.05 * size.sum(), 30.0))[parts]
+    return out
+
+
+def _singular(
+    strokes: Float32Array, canvas: Canvas, clear: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Where ``(H, W)`` a mark stands out from all others of its region.
+
+    One dark fold of a smooth cloth, laid again and again, looks like scales.
+    """
+    power = blur(np.asarray((strokes**2).sum(2), np.float32), float(PATCH))
+    strength = np.sqrt(np.maximum(power, 0))
+    out = np.zeros(strength.shape, bool)
+    for label in range(LABELS):
+        own = clear & canvas.inside & (canvas.labels[..., label] > 0.5)
+        if own.any():
+            out |= own & (strength > _STANDS_OUT * np.median(strength[own]))
     return out
 
 
