@@ -59,15 +59,23 @@ def test_ink_on_skin_tells_hatching_from_lines():
     lines = np.repeat(np.where(black, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
     nose = at[lm.CHIN, :2] * 0.4 + at[[*lm.LEFT_BROW, *lm.RIGHT_BROW], :2].mean(0) * 0.6
     cv2.line(lines, tuple(int(v) for v in nose), tuple(int(v + 20) for v in nose), (0, 0, 0), 4)
-    hatched = lines.copy()
-    for x in range(int(at[:, 0].min()), int(at[:, 0].mean()), 14):
-        low, high = int(at[:, 1].max()), int(at[:, 1].min())
-        cv2.line(hatched, (x, high), (x + 40, low), (0, 0, 0), 4, cv2.LINE_AA)
 
-    def share(picture):
+    def hatched(thickness):
+        out = lines.copy()
+        for x in range(int(at[:, 0].min()), int(at[:, 0].mean()), 20):
+            ends = (x, int(at[:, 1].min())), (x + 40, int(at[:, 1].max()))
+            cv2.line(out, *ends, (0, 0, 0), thickness, cv2.LINE_AA)
+        return out
+
+    def inked(picture):
         style = analyse(picture, None, at)
         ink, paper = float(style.line_lab[0]), float(style.skin_mean[0])
-        return ink_on_skin(style.lab, style.labels, style.points, ink, paper)
+        share, width = ink_on_skin(style.lab, style.labels, style.points, ink, paper)
+        return share, width * style.face_width
 
-    assert share(lines) < 0.03
-    assert share(hatched) > 0.07
+    assert inked(lines)[0] < 0.03
+    fine, bold = inked(hatched(3)), inked(hatched(7))
+    assert fine[0] > 0.06
+    assert bold[0] > 1.5 * fine[0]
+    assert 2.5 < fine[1] < 6.5  # the drawn face has lines of its own
+    assert 1.0 < bold[1] - fine[1] < 4.5

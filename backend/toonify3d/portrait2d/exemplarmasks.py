@@ -13,6 +13,10 @@ _LINE, _STREAK = 0.03, 0.06
 """Half the width, in face widths, of a drawn line and of a streak of light in hair."""
 _RIM = 0.05
 """Face widths from a face's outline within which its outline's line may lie."""
+_AROUND = 0.25
+"""Face widths beyond a face's outline in which its contours are looked for."""
+_LEAST_INK = 60
+"""Pixels of ink by which the width of lines can be told."""
 
 _EVEN_WALL = 6.0
 """CIELAB unrest of a background up to which it is one colour."""
@@ -64,10 +68,8 @@ def light_in_hair(labels: Float32Array, points: FloatArray) -> float:
 
 def ink_on_skin(
     lab: Float32Array, labels: Float32Array, points: FloatArray, ink: float, paper: float
-) -> float:
-    """Share of a drawn face, without its organs and its hair, that is nearer to ink than to paper.
-
-    A nose and a few folds cover 3 %; hatching and solid shadows far more.
+) -> tuple[float, float]:
+    """How a drawn face, without its organs and its hair, is inked.
 
     Args:
         lab: ``(H, W, 3)`` CIELAB.
@@ -75,15 +77,36 @@ def ink_on_skin(
         points: ``(478, 3)`` landmarks.
         ink: L of lines.
         paper: L of skin.
+
+    Returns:
+        The share that is nearer to ink than to paper (a nose and a few folds cover 3 %, hatching
+        and solid shadows far more); the mean width of its marks in face widths, NaN without any.
     """
     unit = float(np.ptp(points[list(lm.FACE_OVAL), 0]))
-    face = erode(polygon(lab.shape, face_outline(points), 0.0), _RIM * unit)
+    oval = polygon(lab.shape, face_outline(points), 0.0)
+    organs = organ_mask(lab.shape, points, _LINE * unit) > 0.5
     # Black lines count as hair by their colour: only a mass of hair is hair.
     hair = np.asarray(labels[..., 1] > 0.5, np.float32)
-    hair = dilate(erode(hair, _RIM * unit), 1.2 * _RIM * unit)
-    bare = (face > 0.5) & (organ_mask(lab.shape, points, _LINE * unit) < 0.5) & (hair < 0.5)
-    dark = lab[..., 0] < 0.5 * (ink + paper)
-    return float(dark[bare].mean()) if bare.any() else 0.0
+    dark = np.asarray(lab[..., 0] < 0.5 * (ink + paper))
+    bare = (erode(oval, _RIM * unit) > 0.5) & ~organs & ~_mass(hair, unit)
+    share = float(dark[bare].mean()) if bare.any() else 0.0
+    near = (dilate(oval, _AROUND * unit) > 0.5) & ~organs
+    return share, _width(dark & near & ~_mass(dark.astype(np.float32), unit)) / unit
+
+
+def _mass(mask: Float32Array, unit: float) -> npt.NDArray[np.bool_]:
+    """What of a mask is no line, with what lies beside it."""
+    return np.asarray(dilate(erode(mask, _RIM * unit), 1.2 * _RIM * unit) > 0.5)
+
+
+def _width(lines: npt.NDArray[np.bool_]) -> float:
+    """Mean width of lines in pixels; NaN when there are next to none."""
+    if lines.sum() < _LEAST_INK:
+        return float("nan")
+    edges = (np.diff(lines.astype(np.int8), axis=axis) for axis in (0, 1))
+    # Pixel edges: pi / 4 of their number is the length of borders that run at all angles.
+    border = np.pi / 4 * sum(float(np.abs(edge).sum()) for edge in edges)
+    return 2 * float(lines.sum()) / border
 
 
 def like_wall(lab: Float32Array, person: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

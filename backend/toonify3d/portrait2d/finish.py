@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from ..scene import ByteImage, Float32Array
 from .celtones import flat_steps
 from .colorspace import blur, smooth_edges, smoothstep, to_rgb
-from .hatching import DrawnFrame, contours, hair_lights, hatching, ranks, sharp_label
+from .hatching import DrawnFrame, contours, hair_lights, hatching, line_scale, ranks, sharp_label
 from .look import Look, Painted
 
 BACKGROUND = 245
 _INK_EDGE = 0.75
 """Softness in pixels of the borders between ink and paper."""
+_FACE_UNITS, _FOUND = 2.3, 2.4
+"""Width of a face in eye distances; of the lines that are found, in :func:`line_scale`."""
 _BESIDE_LINES = 0.7
 _LOCKS = 25.0
 """CIELAB difference below which hair is smoothed before its strokes are laid."""
@@ -74,7 +77,7 @@ def _ink(look: Look, painted: Painted, marks: Float32Array) -> Float32Array:
     hair = sharp_label(painted.labels[..., 1]) * (1 - smoothstep(lights, 0.35, 0.65))
     ramp = look.exemplar.hair_ramp
     black = look.line_lab if ramp is None else ramp[0]
-    drawn = np.maximum(lines, hatching) * min(1.25 * look.settings.lines, 1.0)
+    drawn = np.maximum(_as_wide(lines, look), hatching) * min(1.25 * look.settings.lines, 1.0)
     ink = np.maximum(hair, smoothstep(drawn, 0.25, 0.75))
     # Eyes, brows and mouth: whatever the exemplar's are, here they are ink or paper.
     middle = 0.5 * (float(look.skin_mean[0]) + float(black[0]))
@@ -83,6 +86,17 @@ def _ink(look: Look, painted: Painted, marks: Float32Array) -> Float32Array:
     # Frames see a border at different places of their pixels: without this it flickers.
     ink = blur(np.asarray(ink, np.float32), _INK_EDGE)[..., None]
     return np.asarray(look.skin_mean * (1 - ink) + black * ink, np.float32)
+
+
+def _as_wide(lines: Float32Array, look: Look) -> Float32Array:
+    """Contours ``(H, W)`` grown to the width that the exemplar's lines have.
+
+    They are found one or two pixels wide; lines so thin do not survive in the texture.
+    """
+    unit = look.layer.scale / 2
+    grow = max(0.5 * (look.line_width * _FACE_UNITS * unit - _FOUND * line_scale(unit)), 0.0)
+    far = cv2.distanceTransform((lines < 0.5).astype(np.uint8), cv2.DIST_L2, 5)
+    return np.maximum(lines, smoothstep(far, grow + 1.0, grow))
 
 
 def _chalk(

@@ -93,6 +93,11 @@ def _grazed(local: Float32Array, plane: npt.NDArray[np.float64]) -> Float32Array
     return smoothstep(np.abs(normal @ plane.astype(np.float32)) / length, *_GRAZED)
 
 
+def line_scale(unit: float) -> float:
+    """Pixels to scale lines by in a picture whose eyes are ``unit`` pixels apart."""
+    return float(np.clip(unit / 70.0, 0.6, 2.5))
+
+
 def contours(frame: DrawnFrame, hair_weight: float = 0.0) -> Float32Array:
     """Opacity ``(H, W)`` of lines along dark creases, edges of clothes and of parts in front.
 
@@ -103,7 +108,7 @@ def contours(frame: DrawnFrame, hair_weight: float = 0.0) -> Float32Array:
         frame: What is drawn.
         hair_weight: How much strands of hair count, 0 for none.
     """
-    scale = float(np.clip(frame.unit / 70.0, 0.6, 2.5))
+    scale = line_scale(frame.unit)
     light = smooth_edges(frame.light, 10.0, 1.5 * scale)
     dark = blur(light, 2.6 * scale) - blur(light, 1.3 * scale)
     skin, hair, clothes = (frame.labels[..., i] for i in range(3))

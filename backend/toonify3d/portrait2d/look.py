@@ -39,6 +39,8 @@ _LIT_HAIR = 0.03
 """Share of an exemplar's hair left light from which on inked hair has lights."""
 _INK_SHADE = 0.05
 """Share of an inked face that must be ink for its skin to have shadows of hatching."""
+LINE_WIDTHS = (0.015, 0.035)
+"""Narrowest and widest line of a drawing, face widths."""
 _FINE_OF_TOONS = 0.55
 """Share of the finer light that stays on a toon's face (the wings of the nose, the lips' form)."""
 
@@ -62,6 +64,7 @@ class Look:
         tones: A painting's light and tones; None for all other looks.
         hair_lights: Inked hair has lights, as the exemplar's has.
         ink_shade: Inked skin has hatched shadows, as the exemplar's has.
+        line_width: Of a drawing's lines, in face widths.
     """
 
     exemplar: Exemplar
@@ -78,6 +81,7 @@ class Look:
     tones: PaintTones | None = None
     hair_lights: bool = True
     ink_shade: bool = True
+    line_width: float = LINE_WIDTHS[0]
 
     @property
     def plain(self) -> bool:
@@ -132,6 +136,7 @@ def make_look(
     least = 0.2 if kind == "cel" else 0.3  # two tones of skin at most
     gain = np.clip(exemplar_spread / max(regions.skin_spread, 3.0), least, 0.7)
     levels = _hair_levels(regions, observed, facing)
+    inked, line_width = _ink_on_skin(exemplar)
     return Look(
         exemplar,
         layer,
@@ -146,11 +151,12 @@ def make_look(
         exemplar.line_lab,
         tones,
         light_in_hair(exemplar.labels, exemplar.points) > _LIT_HAIR,
-        _ink_on_skin(exemplar) > _INK_SHADE,
+        inked > _INK_SHADE,
+        float(np.clip(np.nan_to_num(line_width), *LINE_WIDTHS)),
     )
 
 
-def _ink_on_skin(exemplar: Exemplar) -> float:
+def _ink_on_skin(exemplar: Exemplar) -> tuple[float, float]:
     ink, paper = float(exemplar.line_lab[0]), float(exemplar.skin_mean[0])
     return ink_on_skin(exemplar.lab, exemplar.labels, exemplar.points, ink, paper)
 
