@@ -16,6 +16,10 @@ _INK_EDGE = 0.75
 """Softness in pixels of the borders between ink and paper."""
 _FACE_UNITS, _FOUND = 2.3, 2.4
 """Width of a face in eye distances; of the lines that are found, in :func:`line_scale`."""
+_CLEARER, _MORE_LINES = (1.0, 1.4, 2.0, 2.8, 4.0), 2.5
+"""Contrasts of creases that are tried; lines on a face against the exemplar's."""
+_CHIN = -2.0
+"""y of the face frame under which there is no face."""
 _BESIDE_LINES = 0.7
 _LOCKS = 25.0
 """CIELAB difference below which hair is smoothed before its strokes are laid."""
@@ -111,9 +115,47 @@ def _chalk(
     return np.asarray(lab + (look.line_lab - lab) * opacity, np.float32)
 
 
-def decided_marks(look: Look, painted: Painted) -> Float32Array:
+def decided_marks(look: Look, painted: Painted, clear: float = 1.0) -> Float32Array:
     """Contours and the hair's lights of one frame, ``(H, W, 3)`` as for :func:`finish`."""
-    frame = DrawnFrame(
+    frame = _drawn_frame(look, painted)
+    nothing = np.zeros_like(painted.cover)
+    if look.kind == "ink":
+        lights = hair_lights(frame) if look.hair_lights else nothing
+        return np.stack([contours(frame, clear=clear), nothing, lights], axis=2)
+    return np.stack([contours(frame, 0.6), nothing, nothing], axis=2)
+
+
+def crease_contrast(look: Look, painted: Painted) -> float:
+    """Contrast from which on a crease is inked, so that a face has no more lines than is usual.
+
+    An old face in an exemplar's few bold lines would be all folds.
+
+    Args:
+        look: What the frames share.
+        painted: The frame that shows the face best.
+
+    Returns:
+        The argument ``clear`` of :func:`decided_marks`; 1 for all other looks.
+    """
+    steps = _CLEARER if look.kind == "ink" else _CLEARER[:1]
+    frame = _drawn_frame(look, painted)
+    bare = (painted.labels[..., 0] > 0.5) & (painted.cover > 0.9) & (frame.taken < 0.5)
+    bare &= frame.local[..., 1] > _CHIN
+    if not bare.any():
+        return steps[0]
+
+    def share(clear: float) -> float:
+        return float(_as_wide(contours(frame, clear=clear), look)[bare].mean())
+
+    outlines = share(np.inf)  # of jaw and collar: they are drawn however many there are
+    for clear in steps[:-1]:
+        if share(clear) - outlines <= _MORE_LINES * look.inked:
+            return clear
+    return steps[-1]
+
+
+def _drawn_frame(look: Look, painted: Painted) -> DrawnFrame:
+    return DrawnFrame(
         painted.photo_light,
         painted.labels,
         painted.local,
@@ -121,11 +163,6 @@ def decided_marks(look: Look, painted: Painted) -> Float32Array:
         painted.cover,
         look.layer.scale / 2,
     )
-    nothing = np.zeros_like(painted.cover)
-    if look.kind == "ink":
-        lights = hair_lights(frame) if look.hair_lights else nothing
-        return np.stack([contours(frame), nothing, lights], axis=2)
-    return np.stack([contours(frame, 0.6), nothing, nothing], axis=2)
 
 
 def hatch_opacity(look: Look, painted: Painted) -> Float32Array:

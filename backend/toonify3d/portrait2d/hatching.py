@@ -98,7 +98,7 @@ def line_scale(unit: float) -> float:
     return float(np.clip(unit / 70.0, 0.6, 2.5))
 
 
-def contours(frame: DrawnFrame, hair_weight: float = 0.0) -> Float32Array:
+def contours(frame: DrawnFrame, hair_weight: float = 0.0, clear: float = 1.0) -> Float32Array:
     """Opacity ``(H, W)`` of lines along dark creases, edges of clothes and of parts in front.
 
     A difference of Gaussians (XDoG: Winnemoeller 2012) with hysteresis (Canny 1986): a line begins
@@ -107,6 +107,7 @@ def contours(frame: DrawnFrame, hair_weight: float = 0.0) -> Float32Array:
     Args:
         frame: What is drawn.
         hair_weight: How much strands of hair count, 0 for none.
+        clear: Contrast that creases must have, against the usual.
     """
     scale = line_scale(frame.unit)
     light = smooth_edges(frame.light, 10.0, 1.5 * scale)
@@ -114,7 +115,7 @@ def contours(frame: DrawnFrame, hair_weight: float = 0.0) -> Float32Array:
     skin, hair, clothes = (frame.labels[..., i] for i in range(3))
     # The smoother the cloth is drawn, the better: its folds are no lines.
     dark = dark * (skin + 0.3 * clothes + hair_weight * hair)
-    strong, weak = dark > 1.7 * _CREASE, dark > 0.75 * _CREASE
+    strong, weak = dark > 1.7 * clear * _CREASE, dark > 0.75 * clear * _CREASE
     jump = _in_front(frame, scale)
     inset = cv2.distanceTransform((frame.cover > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
     low = smoothstep(frame.local[..., 1], -2.4, -2.0)  # chest and shoulders: folds, not features

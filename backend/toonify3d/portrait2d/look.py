@@ -63,7 +63,7 @@ class Look:
         line_lab: ``(3,)`` colour of lines.
         tones: A painting's light and tones; None for all other looks.
         hair_lights: Inked hair has lights, as the exemplar's has.
-        ink_shade: Inked skin has hatched shadows, as the exemplar's has.
+        inked: Share of the exemplar's face that is ink (drawings).
         line_width: Of a drawing's lines, in face widths.
     """
 
@@ -80,8 +80,13 @@ class Look:
     line_lab: Float32Array
     tones: PaintTones | None = None
     hair_lights: bool = True
-    ink_shade: bool = True
+    inked: float = 1.0
     line_width: float = LINE_WIDTHS[0]
+
+    @property
+    def ink_shade(self) -> bool:
+        """Inked skin has hatched shadows, as the exemplar's has."""
+        return self.inked > _INK_SHADE
 
     @property
     def plain(self) -> bool:
@@ -151,7 +156,7 @@ def make_look(
         exemplar.line_lab,
         tones,
         light_in_hair(exemplar.labels, exemplar.points) > _LIT_HAIR,
-        inked > _INK_SHADE,
+        inked,
         float(np.clip(np.nan_to_num(line_width), *LINE_WIDTHS)),
     )
 

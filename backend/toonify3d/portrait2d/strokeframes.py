@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..progress import Progress
 from ..scene import Camera, Float32Array, FloatArray, Frame
 from .colorspace import blur, sample, smoothstep
-from .finish import decided_marks, hatch_opacity, stroke_base
+from .finish import crease_contrast, decided_marks, hatch_opacity, stroke_base
 from .hatching import PERIOD
 from .look import Look, Painted
 from .shape import FaceFrame
@@ -142,10 +142,12 @@ def marks_on_frames(
     """
     bent = [_bent_frame(f, item, face, item.lab) for f, item in zip(frames, painted, strict=True)]
     done: dict[int, Float32Array] = {}
-    for index in sorted(range(len(bent)), key=lambda i: _from_end(bent[i].yaw)):
+    order = sorted(range(len(bent)), key=lambda i: _from_end(bent[i].yaw))
+    clear = crease_contrast(look, painted[order[0]])
+    for index in order:
         item = painted[index]
         known, fixed = _carry(bent[index], [(bent[i], done[i]) for i in done], face.unit)
-        own = decided_marks(look, item)
+        own = decided_marks(look, item, clear)
         share = fixed[..., None]
         done[index] = np.asarray(np.clip(known * share + own * (1 - share), 0, 1), np.float32)
     out = []
