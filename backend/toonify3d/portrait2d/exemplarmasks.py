@@ -13,8 +13,6 @@ _LINE, _STREAK = 0.03, 0.06
 """Half the width, in face widths, of a drawn line and of a streak of light in hair."""
 _RIM = 0.05
 """Face widths from a face's outline within which its outline's line may lie."""
-_AROUND = 0.25
-"""Face widths beyond a face's outline in which its contours are looked for."""
 _LEAST_INK = 60
 """Pixels of ink by which the width of lines can be told."""
 
@@ -80,7 +78,7 @@ def ink_on_skin(
 
     Returns:
         The share that is nearer to ink than to paper (a nose and a few folds cover 3 %, hatching
-        and solid shadows far more); the mean width of its marks in face widths, NaN without any.
+        and solid shadows far more); the mean width of its lines in face widths, NaN without any.
     """
     unit = float(np.ptp(points[list(lm.FACE_OVAL), 0]))
     oval = polygon(lab.shape, face_outline(points), 0.0)
@@ -90,8 +88,7 @@ def ink_on_skin(
     dark = np.asarray(lab[..., 0] < 0.5 * (ink + paper))
     bare = (erode(oval, _RIM * unit) > 0.5) & ~organs & ~_mass(hair, unit)
     share = float(dark[bare].mean()) if bare.any() else 0.0
-    near = (dilate(oval, _AROUND * unit) > 0.5) & ~organs
-    return share, _width(dark & near & ~_mass(dark.astype(np.float32), unit)) / unit
+    return share, _width(dark & bare & ~_mass(dark.astype(np.float32), unit)) / unit
 
 
 def _mass(mask: Float32Array, unit: float) -> npt.NDArray[np.bool_]:
