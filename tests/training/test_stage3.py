@@ -31,7 +31,7 @@ from toonify3d.snr.deformation import Deformation
 from toonify3d.snr.fields import SurfaceSample
 from toonify3d.snr.rendering import render_view
 from toonify3d.snr.style_head import StyleHead
-from toonify3d.snr.texture import BeliefMaps, GlobalColorMap, Reflection
+from toonify3d.snr.texture import REACH, BeliefMaps, GlobalColorMap, Reflection, within_reach
 from toonify3d.training.adaption_settings import TextureAdaptionSettings
 from toonify3d.training.discriminator import (
     PaletteDiscriminator,
@@ -287,6 +287,41 @@ def test_a_black_and_white_style_stays_black_and_white() -> None:
     with torch.no_grad():
         painted = coloured(points.y, skin, points.feature)
     assert float((painted - skin).abs().max()) < 0.02
+
+
+def test_a_thin_line_of_ink_on_white_is_kept() -> None:
+    points, belief = _painted_shadow(128)
+    across = (points.y[:, 1] * 128).abs() < 1.1
+    points.feature = torch.zeros_like(points.feature)
+    points.target = torch.where(across[:, None], 0.02, 1.0).expand(-1, 3).contiguous()
+    palette = np.array([[0, 0, 0], [255, 255, 255]], np.uint8)
+    # Every place is asked twenty times and a cell is a pixel wide, as in a job.
+    grid = {"levels": 5, "base_resolution": 32, "finest_resolution": 256, "log2_table": 18}
+    settings = replace(SETTINGS, discriminator_weight=0.0, points=1024, **grid)
+    run = TextureAdaption(points, belief, None, palette, settings)
+    optimizer = run.optimizer()
+    for step in range(300):
+        for group in optimizer.param_groups:
+            rate = group.setdefault("first", group["lr"])
+            group["lr"] = rate * (1.0 - step / 300)
+        optimizer.zero_grad()
+        run.losses(step / 300)[0].backward()
+        optimizer.step()
+    with torch.no_grad():
+        albedo = run.texture(points.y, points.color, points.feature).mean(1)
+    assert float(albedo[across].mean()) < 0.25
+    assert float(albedo[(points.y[:, 1] * 128).abs() > 6].mean()) > 0.97
+
+
+def test_logits_within_reach_are_unchanged_and_none_lies_beyond() -> None:
+    logits = torch.linspace(-60.0, 60.0, 2401, dtype=torch.float64, requires_grad=True)
+    held = within_reach(logits)
+    inner = logits.detach().abs() <= REACH[0]
+    assert torch.equal(held[inner], logits[inner])
+    assert float(held.detach().abs().max()) <= REACH[1]
+    (slope,) = torch.autograd.grad(held.sum(), logits)
+    assert float((slope[inner] - 1.0).abs().max()) == 0.0
+    assert float(slope.min()) >= 0.0
 
 
 def test_reflection_starts_at_one_and_is_bounded() -> None:

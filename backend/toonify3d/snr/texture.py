@@ -31,6 +31,10 @@ SEEN = 0.5
 """Belief from which on a place is known whatever its features: single odd ones in it would be
 specks of the colour alone."""
 
+REACH = (3.0, 4.0)
+"""Logits of the global map: 4 is white (or black) to five gray levels. Of a white style it would
+run to 50, and no local residual could draw a line there (f2 in ink: the collar was lost)."""
+
 
 def smoothstep(value: Tensor, low: float, high: float) -> Tensor:
     """Cubic ramp from 0 at ``low`` to 1 at ``high``."""
@@ -42,6 +46,14 @@ def logit(color: Tensor, margin: float = 0.004) -> Tensor:
     """Inverse sigmoid of colours in 0..1, finite at both ends."""
     inner = color.clamp(margin, 1.0 - margin)
     return torch.log(inner / (1.0 - inner))
+
+
+def within_reach(logits: Tensor) -> Tensor:
+    """Logits held softly within :data:`REACH`: unchanged up to its first number, never beyond the
+    second."""
+    inner = logits.clamp(-REACH[0], REACH[0])
+    room = REACH[1] - REACH[0]
+    return inner + room * torch.tanh((logits - inner) / room)
 
 
 class GlobalColorMap(nn.Module):
@@ -108,7 +120,7 @@ class GlobalColorMap(nn.Module):
             gate = gate * feature_gate
         scaled = torch.cat([scaled[:, :3], scaled[:, 3:] * gate], dim=1)
         change: Tensor = self.out(self.hidden(scaled))
-        return logit(color) + change
+        return within_reach(logit(color) + change)
 
     def _known(self, feature: Tensor) -> Tensor:
         """``(N, 1)`` 1 for features as the portraits showed them, towards 0 far outside."""
