@@ -37,6 +37,16 @@ def test_a_face_whose_jaw_lies_in_3d_has_no_outline_of_its_own():
     assert contours(_face_before_neck(_jaw()))[band].max() < 0.05
 
 
+def test_the_edge_of_the_jaws_shadow_is_no_second_line():
+    band = (slice(EDGE - 16, EDGE - 4), slice(80, 160))
+    lines = []
+    for jaw in (None, _jaw()):
+        frame = _face_before_neck(jaw)
+        frame.light[EDGE - 12 : EDGE - 9, 60:180] = 35
+        lines.append(contours(frame)[band].max(0).min())
+    assert lines[0] > 0.8 and lines[1] < 0.05
+
+
 def test_outlines_far_from_the_face_stay():
     jaw = _jaw() + np.array([0.0, 2.0, 1.5])
     band = (slice(EDGE - 4, EDGE + 5), slice(60, 180))

@@ -33,8 +33,8 @@ _CREASE = 1.3
 """CIELAB by which a crease is darker than what lies round it."""
 _LIGHTS = 0.9
 """Share of the hair that is ink at least."""
-_BESIDE_JAW = 0.5
-"""Eye distances from a drawn jaw within which no other outline is drawn."""
+_BESIDE_JAW, _UNDER_JAW = 0.5, 0.35
+"""Eye distances from a drawn jaw within which no other outline and no crease is drawn."""
 _BEHIND_FACE = (0.5, 0.2)
 """Eye distances before the jaw's ends (under the ears) up to which no part hides another there."""
 _JAW_ENDS = 0.25
@@ -125,6 +125,9 @@ def contours(frame: DrawnFrame, hair_weight: float = 0.0, clear: float = 1.0) ->
     skin, hair, clothes = (frame.labels[..., i] for i in range(3))
     # The smoother the cloth is drawn, the better: its folds are no lines.
     dark = dark * (skin + 0.3 * clothes + hair_weight * hair)
+    if frame.jaw is not None:  # its shadow's edge would be a second line
+        near = _far_from(frame.local, frame.jaw)[0]
+        dark = dark * smoothstep(near, 0.7 * _UNDER_JAW, _UNDER_JAW)
     strong, weak = dark > 1.7 * clear * _CREASE, dark > 0.75 * clear * _CREASE
     jump = _in_front(frame, scale) * _beside_face(frame)
     inset = cv2.distanceTransform((frame.cover > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
