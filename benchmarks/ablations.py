@@ -14,6 +14,9 @@ camera sees and over the sides no portrait shows; and foreground PSNR of ten vie
 trained on. Rows of the scheme as published (``finetune ...``) use the fast networks with guided
 samples.
 
+``--prior`` saves training one; the row without MVS trains its own all the same, with the settings
+that the given one was trained with (``--preset`` and ``--share`` must say them).
+
 Cost, measured with ``--share 0.4`` on one core of a busy AMD EPYC, in CPU seconds: full 38, without
 geometry adaption 27, finetune 20, joint 30, 4 portraits 28, 8 portraits 33; older: without prior
 108, fine residual 59. A whole run takes about 2.3 times that, and 150 for each of the two priors.

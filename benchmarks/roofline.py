@@ -1,10 +1,10 @@
 """Roofline of a training step of stage I: closed-form FLOPs and bytes over measured rates.
 
-``benchmarks/speed.py`` and ``benchmarks/field_speed.py --scene`` print it. For every part of a step
-that can be timed apart (encoder, F_geo's and F_app's layers, Adam) it gives the seconds, the FLOPs
-and bytes counted from the settings, and which share of the measured matmul rate and of the measured
-copy bandwidth they reach. The greater of the two is how near a part is to its roofline (Williams et
-al. 2009), and says whether arithmetic or memory bounds it.
+``benchmarks/speed.py`` prints it. For every part of a step that can be timed apart (encoder, layers
+of F_geo and F_app, Adam) it gives the seconds, the FLOPs and bytes counted from the settings, and
+which share of the measured matmul rate and of the measured copy bandwidth they reach. The greater
+of the two is how near a part is to its roofline (Williams et al. 2009), and says whether arithmetic
+or memory bounds it.
 
 Assumptions:
 
@@ -23,7 +23,8 @@ Assumptions:
   fit into the L2 and L3 caches, whose rate is higher: **shares of the copy bandwidth above 1 are
   possible and mean that caches serve**.
 * ``rest`` is the step less its timed parts: drawing rays, the guide, sampling, accumulating,
-  losses. Its work is not counted.
+  losses. Its work is not counted. On a GPU the whole step is a recorded graph and colours every
+  sample, its parts are not, so that the rest says little there.
 """
 
 from __future__ import annotations

@@ -84,10 +84,15 @@ def run_apart(part: str, options: argparse.Namespace) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
+def clock(document: dict[str, Any]) -> str:
+    """Which time counts: of the CPU, or on a GPU the one on the wall."""
+    return "cpu" if document["device"] == "cpu" else "wall"
+
+
 def ratios(document: dict[str, Any]) -> dict[str, float]:
     """How many times the others cost what ours costs."""
-    steps = document["steps"]
-    rate = {name: row["rays_per_cpu_s"] for name, row in steps.items()}
+    kind = clock(document)
+    rate = {name: row["rays"] / row[f"{kind}_ms"] for name, row in document["steps"].items()}
     return {
         **document["fields"]["ratios"],
         "step_preview_over_paper_per_ray": rate["preview"] / rate["paper"],
@@ -97,15 +102,17 @@ def ratios(document: dict[str, Any]) -> dict[str, float]:
 
 def tables(document: dict[str, Any]) -> str:
     """Everything as Markdown."""
+    kind = clock(document)
     lines = ["| field | us a point |", "|---|--:|"]
     for row in document["fields"]["rows"]:
-        lines.append(f"| {row['name']} | {row['cpu_us']:.2f} |")
-    lines += ["", stage_speed.table({name: document[name] for name in STAGES}), ""]
+        lines.append(f"| {row['name']} | {row[f'{kind}_us']:.2f} |")
+    lines += ["", stage_speed.table({name: document[name] for name in STAGES}, kind), ""]
     lines += ["| stage I step | rays | ms | rays a s | samples a ray | coloured |"]
     lines += ["|---|--:|--:|--:|--:|--:|"]
     for name, row in document["steps"].items():
         lines.append(
-            f"| {name} | {row['rays']} | {row['cpu_ms']:.1f} | {row['rays_per_cpu_s']:.0f} |"
+            f"| {name} | {row['rays']} | {row[f'{kind}_ms']:.1f} |"
+            f" {1e3 * row['rays'] / row[f'{kind}_ms']:.0f} |"
             f" {row['samples']:.0f} | {row['coloured']:.2f} |"
         )
     lines += ["", roofline.table(document["roofline"], document["roofline"]["machine"]), ""]

@@ -141,7 +141,8 @@ class Stages:
         self.capture = data / "captures" / "lps"
         job, style = preset_settings(preset)
         # The cameras are the truth's: correcting them could only make them worse.
-        prior = replace(job.prior, refine_cameras=False)
+        # Previews come by the clock: on a busy machine they would count for more than they are.
+        prior = replace(job.prior, refine_cameras=False, preview_seconds=1e9)
         self.prior: PriorSettings = scaled(prior, share)
         self.geometry, self.texture = scaled(style.geometry, share), scaled(style.texture, share)
 
@@ -244,19 +245,19 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
-def table(rows: dict[str, dict[str, Any]]) -> str:
-    """Markdown."""
+def table(rows: dict[str, dict[str, Any]], clock: str) -> str:
+    """Markdown, with times of the ``clock`` (``cpu`` or ``wall``)."""
     lines = [
-        "| stage | CPU s | of it steps | steps | ms a step | rays | points a step | samples a ray |"
-        " coloured | us a point | peak RSS MB (before) |",
+        f"| stage | {clock} s | of it steps | steps | ms a step | rays | points a step |"
+        " samples a ray | coloured | us a point | peak RSS MB (before) |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for stage, row in rows.items():
         cells = [
-            f"{row['cpu_s']:.0f}",
-            f"{1e-3 * row['cpu_ms'] * row['steps']:.0f}",
+            f"{row[f'{clock}_s']:.0f}",
+            f"{1e-3 * row[f'{clock}_ms'] * row['steps']:.0f}",
             f"{row['steps']}",
-            f"{row['cpu_ms']:.1f}",
+            f"{row[f'{clock}_ms']:.1f}",
             f"{row['rays']}",
             f"{row['points']:.0f}",
             f"{row['samples_per_ray']:.2f}",

@@ -202,3 +202,28 @@ def test_a_stage_is_measured_between_its_first_and_last_step() -> None:
     assert row["normals"] == pytest.approx(60) and row["cpu_ms"] >= 0.0
     with pytest.raises(ValueError, match="two of its steps"):
         stage_speed.Watch(counts).per_step(10)
+
+
+def test_speed_compares_by_cpu_seconds_on_a_cpu_and_by_the_wall_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    speed = load("speed")
+    steps = {
+        "preview": {"rays": 1000, "cpu_ms": 50.0, "wall_ms": 10.0},
+        "standard": {"rays": 1000, "cpu_ms": 100.0, "wall_ms": 20.0},
+        "paper": {"rays": 10, "cpu_ms": 100.0, "wall_ms": 30.0},
+    }
+    document = {"device": "cpu", "steps": steps, "fields": {"ratios": {"grid": 7.0}}}
+    got = speed.ratios(document)
+    assert got["grid"] == 7.0 and got["step_preview_over_paper_per_ray"] == pytest.approx(200.0)
+    document["device"] = "cuda"
+    assert speed.ratios(document)["step_preview_over_paper_per_ray"] == pytest.approx(300.0)
+
+
+def test_reached_shares_are_of_the_measured_rates() -> None:
+    roofline = load("roofline")
+    machine = {"matmul_gflop_s": 50.0, "copy_gb_s": 10.0}
+    row = roofline.reached(roofline.Work(flops=1e9, bytes=2e9), 0.4, machine)
+    assert row["of_matmul"] == pytest.approx(0.05) and row["of_copy"] == pytest.approx(0.5)
+    assert row["ms"] == pytest.approx(400.0) and row["mb"] == pytest.approx(2000.0)
