@@ -63,6 +63,7 @@ from toonify3d.snr.prior import Prior
 from toonify3d.snr.rendering import View, render_view
 from toonify3d.training.adaption_settings import GeometryAdaptionSettings, TextureAdaptionSettings
 from toonify3d.training.checkpoint import load_checkpoint
+from toonify3d.training.joint_colors import JointTexture
 from toonify3d.training.settings import PriorSettings
 from toonify3d.training.stage1 import load_prior, train_prior
 from toonify3d.training.stage2 import adapt_geometry
@@ -130,14 +131,17 @@ class Bench:
         done = (root / "cameras.json").exists()
         self.scene = Scene.load(root) if done else scene_from_ground_truth(self.capture, root)
 
+    def prior_settings(self) -> PriorSettings:
+        """The preset's stage I; without camera refinement, because the cameras are the truth's."""
+        settings = preset_settings(self.preset)[0].prior
+        return replace(settings, refine_cameras=False, steps=self._steps(settings.steps))
+
     def prior(self, name: str) -> Prior:
         """Stage I, trained when it is not there.
 
         A given prior has learned from stereo: it serves every row but the one without MVS.
         """
-        settings: PriorSettings = preset_settings(self.preset)[0].prior
-        # The cameras are the truth's: correcting them could only make them worse.
-        settings = replace(settings, refine_cameras=False, steps=self._steps(settings.steps))
+        settings = self.prior_settings()
         if self.given is not None and name == "prior":
             return load_prior(self.given, "cpu")
         if self.given is not None:
@@ -157,13 +161,8 @@ class Bench:
         geometry, texture = groups["geometry"], groups["texture"]
         assert isinstance(geometry, GeometryAdaptionSettings)
         assert isinstance(texture, TextureAdaptionSettings)
-        steps = (
-            geometry.steps if geometry.from_prior else preset_settings(self.preset)[0].prior.steps
-        )
-        if geometry.joint:  # the same number of steps altogether
-            steps += texture.steps
         return (
-            replace(geometry, steps=self._steps(steps)),
+            replace(geometry, steps=self._steps(geometry.steps)),
             replace(texture, steps=self._steps(texture.steps)),
         )
 
@@ -191,6 +190,7 @@ class Bench:
         prior = self.prior(row.prior)
         views = self.views(row.portraits)
         geometry_settings, texture_settings = self.settings(row)
+        palette = np.concatenate([view.image[view.mask > 200] for view in views])
         started, cpu = time.monotonic(), time.process_time()
         geometry = adapt_geometry(
             self.scene,
@@ -201,8 +201,9 @@ class Bench:
             geometry_settings,
             "cpu",
             SilentProgress(),
+            self.prior_settings(),
+            JointTexture(texture_settings, palette),
         )
-        palette = np.concatenate([view.image[view.mask > 200] for view in views])
         avatar = adapt_texture(
             self.scene,
             geometry,

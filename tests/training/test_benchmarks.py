@@ -71,6 +71,21 @@ def test_every_row_of_the_ablations_is_a_setting_that_users_have() -> None:
     assert {"full", "no_mvs", "no_ga", "no_ta", "no_prior", "joint"} <= set(rows)
 
 
+def test_rows_of_the_ablations_are_what_the_switch_alone_does() -> None:
+    """The product adds up the steps of the stages that a row replaces; the benchmark must not."""
+    ablations = load("ablations")
+    bench = object.__new__(ablations.Bench)
+    bench.preset, bench.share = "preview", 0.5
+    job, style = preset_settings("preview")
+    for row in ablations.ROWS.values():
+        wanted = apply_overrides(job, style, [f"{k}={v}" for k, v in row.settings.items()])[1]
+        geometry, texture = bench.settings(row)
+        assert geometry == replace(wanted.geometry, steps=style.geometry.steps // 2)
+        assert texture == replace(wanted.texture, steps=style.texture.steps // 2)
+    assert bench.prior_settings().steps == job.prior.steps // 2
+    assert not bench.prior_settings().refine_cameras
+
+
 def test_the_baseline_is_the_paper_preset_at_neus_own_rate() -> None:
     settings = load("baseline").settings_of("neus", 64)
     assert settings.fields == PAPER.fields and settings.sampler == "hierarchical"

@@ -13,7 +13,7 @@ import torch
 from ..errors import CancelledError, InputError, TrainingError
 from ..files import write_json
 from ..progress import Progress
-from ..scene import Frame, Scene
+from ..scene import Scene
 from ..snr.encoding import HashEncoding
 from ..snr.guide import Guide
 from ..snr.prior import Prior
@@ -142,7 +142,8 @@ class PriorTrainer:
         torch.manual_seed(settings.seed)
         self.generator = torch.Generator(device=device).manual_seed(settings.seed)
         self.training, self.heldout = split_frames(scene, settings.holdout_frames)
-        self.bank = RayBank.from_scene(scene, self.training, settings.silhouette_band, device)
+        band, binary = settings.silhouette_band, settings.binary_masks
+        self.bank = RayBank.from_scene(scene, self.training, band, device, binary)
         self.guide = self._hull()
         self.bank.drop_unreachable(self.guide)
         self.prior = Prior(settings.fields, scene.normalization).to(device)
@@ -234,8 +235,8 @@ class PriorTrainer:
         ]
         return torch.optim.Adam(
             [group for group in groups if group["params"]],
-            betas=(0.9, 0.99),
-            eps=1e-15,
+            betas=(0.9, settings.adam_beta2),
+            eps=settings.adam_epsilon,
             fused=self.device.type in ("cpu", "cuda"),
             capturable=self.capturable,
         )
@@ -442,11 +443,9 @@ class PriorTrainer:
         save_refined_cameras(self.folder, trained + self.heldout)
 
     def _heldout_psnr(self) -> float | None:
-        frames: list[Frame] = self.heldout
-        if not frames:
-            return None
-        values = [foreground_psnr(self.prior, self.guide, self.scene, frame) for frame in frames]
-        return sum(values) / len(values)
+        field, guide, scene = self.prior, self.guide, self.scene
+        values = [foreground_psnr(field, guide, scene, frame) for frame in self.heldout]
+        return sum(values) / len(values) if values else None
 
     # -- state ------------------------------------------------------------------------------
 
