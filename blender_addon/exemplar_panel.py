@@ -77,6 +77,8 @@ def _draw_state(
     if faces.colors_only(settings, exemplar):
         text = "Colors" if short else "Colors and Strokes Only"
         row.label(text=text, icon="BRUSHES_ALL")
+        if settings.look == faces.COLORS_ONLY:  # chosen for all, below
+            return
     else:
         marked = bool(faces.points(settings, exemplar))
         full = "Face Marked" if marked else "Mark Face..."

@@ -54,7 +54,7 @@ def build_request(
 
 
 def changed_features(settings: bpy.types.PropertyGroup) -> list[str]:
-    """The feature sliders that were moved, as NAME=VALUE of the backend's settings."""
+    """What was changed of the features, as NAME=VALUE of the backend's settings."""
     return [
         f"{setting}={getattr(settings, name):.4g}"
         for name, setting in properties.FEATURES.items()
