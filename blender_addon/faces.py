@@ -9,7 +9,7 @@ from typing import Any
 
 import bpy
 
-from . import estimates, jobfolder, properties
+from . import estimates, jobfolder, portraits, properties
 from .exemplar_picture import Picture, PictureError, load_picture
 from .places import NEEDED, PLACES, Point
 
@@ -55,6 +55,8 @@ def look(settings: bpy.types.PropertyGroup, exemplar: str) -> str:
 
 def settled(settings: bpy.types.PropertyGroup, exemplar: str) -> bool:
     """True when it does not matter whether the detector finds a face in this exemplar."""
+    if portraits.chosen(settings) is not None:  # which show the faces themselves
+        return True
     return colors_only(settings, exemplar) or bool(points(settings, exemplar))
 
 
@@ -102,7 +104,7 @@ def apply(request: dict[str, Any], settings: bpy.types.PropertyGroup, exemplar: 
     if chosen != estimates.default(properties.LOOK):
         others.append(f"{setting}{chosen}")
     marked = points(settings, exemplar)
-    if marked and chosen != COLORS_ONLY:
+    if marked and chosen != COLORS_ONLY and not portraits.concerns(request):
         _check_same(find(settings, exemplar), exemplar)
         request[LANDMARKS] = {
             name: [round(value, 2) for value in point] for name, point in marked.items()
@@ -110,17 +112,6 @@ def apply(request: dict[str, Any], settings: bpy.types.PropertyGroup, exemplar: 
     request.pop("overrides", None)
     if others:
         request["overrides"] = others
-
-
-def refresh(request: dict[str, Any], settings: bpy.types.PropertyGroup) -> None:
-    """Put into an earlier request what has been said about its exemplar since.
-
-    Raises:
-        ChangedPictureError: See :func:`apply`.
-    """
-    exemplar = str(request.get("exemplar", ""))
-    if settled(settings, exemplar):
-        apply(request, settings, exemplar)
 
 
 def hand_over(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,16 @@ from __future__ import annotations
 
 import bpy
 
-from . import estimates, exemplar_panel, faces, preferences, properties, session
+from . import (
+    estimates,
+    exemplar_panel,
+    faces,
+    portraits,
+    portraits_panel,
+    preferences,
+    properties,
+    session,
+)
 from .capture_check import Finding
 from .job_panel import TOONIFY3D_PT_job
 from .operators.job import restyle_objection
@@ -43,8 +52,8 @@ class TOONIFY3D_PT_main(_Panel, bpy.types.Panel):  # noqa: N801 - Blender's nami
         row.prop(settings, "exemplar")
         row.operator("toonify3d.add_exemplars", text="", icon="ADD")
         exemplar_panel.draw_exemplars(layout, settings)
-        _column(layout).prop(settings, "look")
         _draw_shape(layout, settings)
+        portraits_panel.draw_portraits(layout, settings)
         layout.label(text="3. The Avatar")
         _column(layout).prop(settings, "preset")
         _draw_estimate(layout, settings)
@@ -128,14 +137,19 @@ def _draw_estimate(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup
 
 
 def _draw_shape(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
-    """How far the shape goes; pale where nothing is taken but colors and strokes."""
-    column = layout.column()
-    column.active = settings.look != faces.COLORS_ONLY
-    column.prop(settings, "strength")
-    _draw_features(column, settings)
+    """Look and shape; pale where painted portraits, or the look itself, leave nothing to choose."""
+    painted = portraits.chosen(settings) is not None
+    bends = not painted and settings.look != faces.COLORS_ONLY
+    look, shape = _column(layout), layout.column()
+    look.active, shape.active = not painted, bends
+    look.prop(settings, "look")
+    shape.prop(settings, "strength")
+    _draw_features(layout, settings, active=bends)
 
 
-def _draw_features(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
+def _draw_features(
+    layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup, *, active: bool
+) -> None:
     """A closed sub-panel: what single features take, and what takes it all back."""
     header, body = layout.panel("TOONIFY3D_features", default_closed=True)
     changed = len(changed_features(settings))
@@ -144,6 +158,7 @@ def _draw_features(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup
     if body is None:
         return
     column = _column(body)
+    column.active = active
     for name in properties.FEATURES:
         column.prop(settings, name, slider=True)  # Symmetric is a checkbox, which ignores that
     note = body.column(align=True)

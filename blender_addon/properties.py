@@ -130,6 +130,13 @@ class ToonifySettings(bpy.types.PropertyGroup):
     )
     more_exemplars: bpy.props.CollectionProperty(type=ToonifyExemplar)
     faces: bpy.props.CollectionProperty(type=ToonifyFace)
+    portraits: bpy.props.StringProperty(
+        name="Painted Folder",
+        description="Folder of the portraits that you painted, or made with any other program, "
+        "under the names they were exported with; empty lets the exemplar make them",
+        subtype="DIR_PATH",
+        options=compat.path_options(),
+    )
     preset: bpy.props.EnumProperty(
         name="Preset",
         description="How much time and memory to spend",
