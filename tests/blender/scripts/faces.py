@@ -233,7 +233,9 @@ settings.check_capture = False
 settings.more_exemplars.clear()
 bpy.ops.toonify3d.clear_face()
 part("session").face_check.close()
+settings.look = "ink"  # which the fix takes out again
 bpy.ops.toonify3d.stylize()
+settings.look = "auto"
 wait()
 job = session.queue.current
 out["failed"] = [job.state.name, job.problem.code, *texts(draw(panels.TOONIFY3D_PT_job))]
