@@ -19,8 +19,16 @@ from toonify3d.snr.reference_grid import encode_reference
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 # Levels, coarsest, finest, binary logarithm of the table: of powers of two (borders are exact in
-# float32) and not; dense levels alone, hashed ones alone, and both.
-GRIDS = [(3, 4, 16, 13), (4, 4, 32, 9), (2, 16, 32, 7), (5, 3, 41, 9), (1, 6, 6, 9), (3, 5, 23, 6)]
+# float32) and not; dense levels alone, hashed ones alone, both, and one that just fills its table.
+GRIDS = [
+    (3, 4, 16, 13),
+    (4, 4, 32, 9),
+    (2, 16, 32, 7),
+    (5, 3, 41, 9),
+    (1, 6, 6, 9),
+    (3, 5, 23, 6),
+    (2, 7, 15, 9),
+]
 # Of a cell: nearer to a border than this, float32 may find itself on its other side.
 NEAR = 1e-4
 BESIDE = 1e-3

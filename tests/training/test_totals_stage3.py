@@ -86,6 +86,13 @@ def short_warm_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(volume_texture, "WARM_POINTS", 300)
 
 
+def mute(discriminator: torch.nn.Module) -> None:
+    """Let it answer 0 whatever it is shown."""
+    with torch.no_grad():
+        for parameter in discriminator.parameters():
+            parameter.zero_()
+
+
 # -- eq. 12, as published -------------------------------------------------------------------------
 
 
@@ -143,6 +150,11 @@ def test_eq_12_published_style_weight_teaches_the_fields_and_nothing_else(
         torch.testing.assert_close(got - fields[0], weight * want, rtol=1e-3, atol=1e-6)
         torch.testing.assert_close(own[1], own[0], rtol=0, atol=0)
     torch.testing.assert_close(own[2], own[0], rtol=0, atol=0)
+    # Nor do the fields hear D's own side: unweighted, a D without an opinion changes nothing.
+    mute(run.discriminator)
+    run.generator.set_state(state)
+    deaf = slopes(run.losses(0.1)[0], run.texture, run.reflection)
+    torch.testing.assert_close(deaf, fields[0], rtol=1e-5, atol=1e-8)
 
 
 # -- eq. 12, fast ---------------------------------------------------------------------------------
@@ -225,3 +237,9 @@ def test_eq_12_fast_style_weight_teaches_the_fields_and_nothing_else(captured: C
         torch.testing.assert_close(got - fields[0], 3 * weight * want, rtol=1e-3, atol=1e-6)
     assert float(own[0].abs().max()) > 1e-4
     assert torch.equal(own[0], own[1]) and torch.equal(own[0], own[2])
+    mute(run.discriminator)
+    run.generator.set_state(state)
+    for _ in range(SURFACE.discriminator_every):
+        run.prepare(0.1)
+    deaf = slopes(run.batch_losses()[0], *learned)
+    torch.testing.assert_close(deaf, fields[0], rtol=1e-5, atol=1e-8)
