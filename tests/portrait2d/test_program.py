@@ -55,6 +55,26 @@ def test_cancel_ends_the_program_and_its_children(tmp_path, child):
     assert max(progress.fractions) <= 1 and progress.fractions == sorted(progress.fractions)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows ends programs without asking")
+def test_a_program_may_tidy_up(tmp_path):
+    """It is asked before it is forced."""
+    note, tidy = tmp_path / "pid", tmp_path / "tidy"
+    script = (
+        "import pathlib, signal, sys, time\n"
+        "def end(*_):\n"
+        "    time.sleep(0.5)\n"
+        "    pathlib.Path(sys.argv[2]).touch()\n"
+        "    sys.exit(1)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "pathlib.Path(sys.argv[1]).write_text('ready')\n"
+        "time.sleep(60)\n"
+    )
+    words = [sys.executable, "-c", script, str(note), str(tidy)]
+    with pytest.raises(CancelledError):
+        run_program(words, 60.0, _Impatient(note), "it works")
+    assert tidy.exists()
+
+
 def test_a_slow_program_ends_with_its_children(tmp_path):
     note, child = tmp_path / "pid", "import time; time.sleep(60)"
     words = [sys.executable, "-c", PARENT, str(note), child]
