@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .cli_result import Terminal
 from .errors import EXIT_OK, InputError
+
+if TYPE_CHECKING:
+    from .portrait2d.settings import StylizeSettings
+    from .service.job import JobFolder
 
 _Commands: TypeAlias = "argparse._SubParsersAction[Any]"
 
@@ -19,7 +23,8 @@ def add_portraits_command(commands: _Commands) -> None:
         "portraits",
         help="the frames that a stylizer gets, to paint or stylize elsewhere",
         description=(
-            "Writes the front and back frames as NNNN.png. Paint them or run any other tool on"
+            "Writes the front and back frames (with --style all portraits of that style) as"
+            " NNNN.png. Paint them or run any other tool on"
             " them, keep names and aspect ratio, and read them back with: toonify3d restyle JOB"
             " EXEMPLAR --stylizer folder --portraits DIR"
         ),
@@ -38,7 +43,6 @@ def _portraits(options: argparse.Namespace) -> int:
     from .portrait2d.hand_out import hand_out
     from .scene import Scene
     from .service.job import JobFolder
-    from .settings import StyleSettings
 
     job = JobFolder(options.job)
     styles = job.description["styles"]
@@ -54,7 +58,26 @@ def _portraits(options: argparse.Namespace) -> int:
             raise InputError(
                 f"The job has no style '{options.style}' with finished portraits.", "no_style"
             )
-    scene = Scene.load(job.capture)
-    names = hand_out(scene, folder, options.export, StyleSettings().stylize, Terminal())
+    scene, settings = Scene.load(job.capture), _stylize_settings(job)
+    names = hand_out(scene, folder, options.export, settings, Terminal())
     sys.stdout.write("".join(f"{options.export / name}\n" for name in names))
     return EXIT_OK
+
+
+def _stylize_settings(job: JobFolder) -> StylizeSettings:
+    """Those of the job's newest style; of its preset while there is none.
+
+    Raises:
+        InputError: ``job.json`` is damaged (``bad_job``).
+    """
+    from .settings import StyleSettings, preset_settings
+    from .settings_doc import from_dict
+
+    description = job.description
+    styles = list(description["styles"].values())
+    try:
+        if styles:
+            return from_dict(StyleSettings, styles[-1]["settings"]).stylize
+        return preset_settings(description["settings"]["preset"])[1].stylize
+    except (KeyError, TypeError) as error:
+        raise job.damaged() from error

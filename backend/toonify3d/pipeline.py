@@ -21,7 +21,7 @@ from .devices import resolve_device
 from .errors import CancelledError, InputError, ToonifyError, job_sentence
 from .meshes import load_mesh, save_mesh
 from .plan import Style, prepare, step_folders, step_keys, unfinished
-from .portrait2d.adapters.base import open_stylizer, stylize_with
+from .portrait2d.adapters.base import licence_notice, open_stylizer, stylize_with
 from .portrait2d.exemplar import read_working_image
 from .portrait2d.folder import load_folder_views
 from .portrait2d.person_regions import person_regions
@@ -81,6 +81,9 @@ def run_request(
         reporter = Reporter(root, [(name, EXPECTED_SECONDS[name]) for name in plan], listener)
         if signals:
             cancel_on_signals(reporter)
+        notice = licence_notice(style.stylizer) if style and "portraits" in plan else None
+        if notice is not None:
+            reporter.warn(notice)
         context = RunContext(job, device, reporter, settings.preset)
         return _run(context, settings, style)
 

@@ -98,6 +98,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "stylize.strokes": (0.0, 2.0),
     "stylize.stroke_size": (0.5, 3.0),
     "stylize.lines": _SHARE,
+    "adapter.multiple": (1, 4096),
     "adapter.style_degree": _SHARE,
     "geometry.steps": _AT_LEAST_ONE,
     "geometry.rays": _AT_LEAST_ONE,

@@ -8,12 +8,15 @@ import numpy as np
 
 from toonify3d.portrait2d.adapters.graphdef import DT_FLOAT, DT_INT32, message_class
 
+CLIP = 0.999999
+
 
 class GraphWriter:
     """Adds nodes one by one; every method returns the node's name."""
 
-    def __init__(self) -> None:
+    def __init__(self, missing: str = "") -> None:
         self.graph = message_class("Graph")()
+        self.renamed = {missing: "kernel"}  # scope to another name of its weights
 
     def node(self, name, op, inputs=(), **attributes):
         node = self.graph.node.add(name=name, op=op)
@@ -46,7 +49,8 @@ class GraphWriter:
         return name
 
     def conv(self, scope, x, weights, biases, stride=1, op="Conv2D"):
-        kernel = self.const(f"{scope}/weights", weights)
+        name = f"{scope}/{self.renamed.get(scope, 'weights')}"
+        kernel = self.const(name, weights)
         out = self.node(
             f"{scope}/{op}",
             op,
@@ -73,11 +77,67 @@ class GraphWriter:
             half_pixel_centers=("b", False),
         )
 
+    def box(self, scope, x, channels):
+        """White-box Cartoonization's ``tf_box_filter`` of radius 1."""
+        kernel = self.const(f"{scope}/kernel", np.full((3, 3, channels, 1), 1 / 9))
+        return self.node(
+            f"{scope}/depthwise",
+            "DepthwiseConv2dNative",
+            [x, kernel],
+            strides=("list", [1, 1, 1, 1]),
+            padding=("s", b"SAME"),
+            data_format=("s", b"NHWC"),
+        )
 
-def dctnet_graph(path: Path, size: tuple[int, int], seed: int, skip: str = "") -> None:
-    """A graph of DCT-Net's form; ``skip`` names a scope whose weights get a wrong shape."""
+    def guided_filter(self, x, y, eps=1e-2):
+        """White-box Cartoonization's ``guided_filter(x, y, r=1)``, node by node."""
+        # The published ones are made from the shape alone, which OpenCV cannot run.
+        nothing = self.node("zeros", "Mul", [x, self.const("zero", np.float32(0.0))])
+        ones = self.node("ones", "Add", [nothing, self.const("unit", np.float32(1.0))])
+        counts = self.box("counts", ones, 3)
+
+        def mean(name, value):
+            return self.node(name, "RealDiv", [self.box(f"{name}/box", value, 3), counts])
+
+        def product(name, a, b):
+            return self.node(name, "Mul", [a, b])
+
+        mean_x, mean_y = mean("mean_x", x), mean("mean_y", y)
+        both, square = mean("mean_xy", product("xy", x, y)), mean("mean_xx", product("xx", x, x))
+        covariance = self.node("cov", "Sub", [both, product("mxmy", mean_x, mean_y)])
+        variance = self.node("var", "Sub", [square, product("mxmx", mean_x, mean_x)])
+        sure = self.node("var_eps", "Add", [variance, self.const("eps", np.float32(eps))])
+        a = self.node("A", "RealDiv", [covariance, sure])
+        b = self.node("b", "Sub", [mean_y, product("A_mean_x", a, mean_x)])
+        slope = product("slope", mean("mean_A", a), x)
+        return self.node("final_add", "Add", [slope, mean("mean_b", b)])
+
+    def as_picture(self, x):
+        """ModelScope's export: clipped, scaled to 0..255 (node ``scaled_output``), cast."""
+        high, low = (self.const(n, np.float32(v)) for n, v in (("hi", CLIP), ("lo", -CLIP)))
+        x = self.node("clip/Minimum", "Minimum", [x, high])
+        x = self.node("clip", "Maximum", [x, low])
+        x = self.node("up", "Add", [x, self.const("one", np.float32(1.0))])
+        return self.node("scaled_output", "Mul", [x, self.const("half", np.float32(127.5))])
+
+
+def dctnet_graph(
+    path: Path, size: tuple[int, int], seed: int, skip: str = "", missing: str = ""
+) -> None:
+    """A graph of DCT-Net's published form, from ``input_image`` to the scaled output.
+
+    What ModelScope's ``CartoonTranslationExporter`` writes, but for the batch axis (the published
+    one is added in the graph) and the last cast to bytes, which OpenCV cannot run.
+
+    Args:
+        path: File to write.
+        size: Height and width.
+        seed: Of the weights.
+        skip: Scope whose weights get a wrong shape.
+        missing: Scope whose weights have another name.
+    """
     rng = np.random.default_rng(seed)
-    writer = GraphWriter()
+    writer = GraphWriter(f"generator/{missing}")
     height, width = size
     writer.node("input_image", "Placeholder", shape=("shape", [1, height, width, 3]))
     scaled = writer.node(
@@ -107,6 +167,7 @@ def dctnet_graph(path: Path, size: tuple[int, int], seed: int, skip: str = "") -
     x3 = writer.leaky(conv("Conv_7", x3, 64, 32, 3))
     up = writer.double(x3, height // 2, width // 2)
     x4 = writer.leaky(conv("Conv_8", writer.node("generator/add_2", "Add", [up, x0]), 32, 32, 3))
-    writer.node("network_output", "Identity", [conv("Conv_9", x4, 32, 3, 7)])
+    drawn = writer.guided_filter(x, conv("Conv_9", x4, 32, 3, 7))
+    writer.as_picture(drawn)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(writer.graph.SerializeToString())

@@ -9,6 +9,7 @@ import numpy as np
 
 from toonify3d.capture import landmarks as lm
 from toonify3d.files import write_image
+from toonify3d.portrait2d.adapters.base import Photo
 from toonify3d.raycast import MeshQuery
 from toonify3d.scene import Camera, Frame, Normalization, Scene, SurfaceMesh
 
@@ -148,3 +149,16 @@ def make_subject(root: Path) -> tuple[Scene, SurfaceMesh]:
     local = face_landmarks()
     world = np.stack([local[:, 0], -local[:, 2], local[:, 1]], 1) * UNIT
     return Scene(root, frames, Normalization(np.zeros(3), 0.3), world), mesh
+
+
+def made_up_photos(scene: Scene, count: int = 3, face: bool = True) -> list[Photo]:
+    """The first frames as adapters get them, a face assumed in the middle of each."""
+    photos = []
+    for frame in scene.frames[:count]:
+        image = scene.image(frame)
+        height, width = image.shape[:2]
+        points = np.tile([width / 2, height / 2], (478, 1))
+        points[[468, 473]] += [[-20, 0], [20, 0]]
+        points[[61, 291]] += [[-12, 30], [12, 30]]
+        photos.append(Photo(frame, image, points if face else None))
+    return photos

@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from pathlib import Path
+import time
 
 import numpy as np
 import pytest
 from fake_vtoonify import make_checkout
+from portrait2d_person import made_up_photos
 
-from toonify3d.errors import InputError
+from toonify3d.errors import CancelledError, InputError
 from toonify3d.files import write_image
-from toonify3d.portrait2d.adapters.base import Photo, open_stylizer, stylize_with
+from toonify3d.portrait2d.adapters.base import open_stylizer, stylize_with
+from toonify3d.portrait2d.adapters.command import Command
 from toonify3d.portrait2d.adapters.settings import AdapterSettings, absolute_paths
+from toonify3d.portrait2d.folder import load_folder_views
 from toonify3d.portrait2d.hand_out import hand_out
 from toonify3d.portrait2d.settings import StylizeSettings
 from toonify3d.portrait2d.store import load_stylized
 from toonify3d.progress import SilentProgress
-
-
-def _photos(scene, count=3, face=True):
-    photos = []
-    for frame in scene.frames[:count]:
-        image = scene.image(frame)
-        height, width = image.shape[:2]
-        points = np.tile([width / 2, height / 2], (478, 1))
-        points[[468, 473]] += [[-20, 0], [20, 0]]
-        points[[61, 291]] += [[-12, 30], [12, 30]]
-        photos.append(Photo(frame, image, points if face else None))
-    return photos
-
 
 # -- command ----------------------------------------------------------------------------------
 
@@ -52,7 +42,7 @@ def program(tmp_path):
 @pytest.mark.parametrize("marks", ["{input} {output}", "{input_dir} {output_dir}"])
 def test_command_stylizes_every_frame(subject, program, marks):
     scene, _ = subject
-    photos = _photos(scene)
+    photos = made_up_photos(scene)
     stylizer = open_stylizer("command", AdapterSettings(command=f"{program} {marks}"), "cpu")
     made = stylizer.stylize(photos, SilentProgress())
     assert list(made) == [photo.frame.name for photo in photos]
@@ -94,8 +84,17 @@ def test_bad_commands_get_a_sentence(subject, command, sentence):
     scene, _ = subject
     with pytest.raises(InputError, match=sentence):
         open_stylizer("command", AdapterSettings(command=command), "cpu").stylize(
-            _photos(scene), SilentProgress()
+            made_up_photos(scene), SilentProgress()
         )
+
+
+def test_a_program_that_is_not_there_is_missed_before_the_job_starts(tmp_path):
+    plain = tmp_path / "not_executable.py"
+    plain.write_text("print(1)", encoding="utf-8")
+    for program in ("no-such-program", str(tmp_path / "gone"), str(tmp_path), str(plain)):
+        settings = AdapterSettings(command=f"'{program}' {{input}} {{output}}")
+        with pytest.raises(InputError, match=r"cannot be started.*adapter\.command"):
+            open_stylizer("command", settings, "cpu")
 
 
 def test_a_program_that_hangs_is_stopped(subject):
@@ -103,7 +102,63 @@ def test_a_program_that_hangs_is_stopped(subject):
     command = f"{sys.executable} -c 'import time; time.sleep(60)' {{input}} {{output}}"
     settings = AdapterSettings(command=command, timeout=0.5)
     with pytest.raises(InputError, match="did not end within"):
-        open_stylizer("command", settings, "cpu").stylize(_photos(scene), SilentProgress())
+        open_stylizer("command", settings, "cpu").stylize(made_up_photos(scene), SilentProgress())
+
+
+class _Cancelled(SilentProgress):
+    """The user cancels while the program is at work."""
+
+    updates = 0
+
+    def update(self, fraction: float, message: str = "") -> None:
+        self.updates += 1
+        if self.updates == 4:
+            raise CancelledError("Cancelled; the job can be resumed.")
+
+
+@pytest.mark.parametrize("marks", ["{input} {output}", "{input_dir} {output_dir}"])
+def test_cancel_reaches_a_running_program(subject, marks):
+    command = f"{sys.executable} -c 'import time; time.sleep(60)' {marks}"
+    stylizer, started = Command(AdapterSettings(command=command)), time.monotonic()
+    with pytest.raises(CancelledError):
+        stylizer.stylize(made_up_photos(subject[0]), _Cancelled())
+    assert time.monotonic() - started < 20
+
+
+PAINTED = (
+    "import sys, cv2, pathlib, numpy as np\n"
+    "a, b = map(pathlib.Path, sys.argv[1:3])\n"
+    "for p in sorted(a.iterdir()):\n"
+    "    photo = cv2.imread(str(p))\n"
+    "    cv2.imwrite(str(b / p.name), eval(sys.argv[3], dict(photo=photo, name=p.stem, np=np)))\n"
+)
+
+
+def _painted(scene, folder, expression):
+    """What a program that paints ``expression`` makes of the front and back frames."""
+    script = folder / "painter.py"
+    script.write_text(PAINTED, encoding="utf-8")
+    command = f"'{sys.executable}' '{script}' {{input_dir}} {{output_dir}} '{expression}'"
+    stylizer, progress = Command(AdapterSettings(command=command)), SilentProgress()
+    settings = StylizeSettings(max_yaw=0.6)
+    return stylize_with(stylizer, scene, folder / "out", settings, progress), progress.warnings
+
+
+@pytest.mark.parametrize("color", [0, 255])
+def test_a_program_that_makes_blank_pictures(subject, tmp_path, color):
+    scene, _ = subject
+    with pytest.raises(InputError, match="No person is found in any") as caught:
+        _painted(scene, tmp_path, f"np.full_like(photo, {color})")
+    assert caught.value.code == "portraits_blank"
+
+
+def test_single_blank_pictures_are_left_out(subject, tmp_path):
+    scene, _ = subject
+    blank = scene.frames[8].name
+    made, warnings = _painted(scene, tmp_path, f'photo * (name != "{blank}")')
+    assert len(made.views) >= 4 and blank not in [view.frame.name for view in made.views]
+    assert [w for w in warnings if f"show no person and are left out ({blank}.png)" in w]
+    assert not (tmp_path / "out" / f"{blank}.png").exists()
 
 
 def test_a_program_that_writes_nothing(subject, tmp_path):
@@ -119,81 +174,6 @@ def test_a_program_that_writes_nothing(subject, tmp_path):
         )
 
 
-# -- ONNX -------------------------------------------------------------------------------------
-
-
-def _onnx_model(path: Path, shape, last: bool, enlarge: int = 1) -> Path:
-    """A model that turns ``x`` into ``-x`` (the negative in -1..1), of any layout and size."""
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
-    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    nodes, extra = [helper.make_node("Neg", ["photo"], ["negative"])], []
-    if enlarge > 1:
-        scales = np.array([1, 1, enlarge, enlarge], np.float32)
-        extra = [onnx.numpy_helper.from_array(scales, "scales")]
-        nodes.append(
-            helper.make_node("Resize", ["negative", "", "scales"], ["toon"], mode="nearest")
-        )
-    else:
-        nodes.append(helper.make_node("Identity", ["negative"], ["toon"]))
-    free = [1, "h", "w", 3] if last else [1, 3, "h", "w"]
-    graph = helper.make_graph(
-        nodes,
-        "negative",
-        [helper.make_tensor_value_info("photo", kind, shape)],
-        [helper.make_tensor_value_info("toon", kind, free if enlarge == 1 else None)],
-        extra,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
-@pytest.mark.parametrize("last", [False, True])
-@pytest.mark.parametrize("value_range", ["-1..1"])
-def test_onnx_models_of_either_layout(subject, tmp_path, last, value_range):
-    scene, _ = subject
-    shape = [1, "h", "w", 3] if last else [1, 3, "h", "w"]
-    model = _onnx_model(tmp_path / "model.onnx", shape, last)
-    settings = AdapterSettings(model=str(model), value_range=value_range, channels="bgr")
-    photo = _photos(scene, 1)[0]
-    made = open_stylizer("onnx", settings, "cpu").stylize([photo], SilentProgress())
-    assert np.abs(made[photo.frame.name].astype(int) - (255 - photo.image)).max() <= 1
-
-
-def test_onnx_models_of_a_fixed_size_and_a_larger_answer(subject, tmp_path):
-    scene, _ = subject
-    photo = _photos(scene, 1)[0]
-    model = _onnx_model(tmp_path / "model.onnx", [1, 3, 256, 256], False, enlarge=2)
-    made = open_stylizer("onnx", AdapterSettings(model=str(model)), "cpu").stylize(
-        [photo], SilentProgress()
-    )[photo.frame.name]
-    assert made.shape == photo.image.shape
-    assert np.abs(made.astype(int) - (255 - photo.image)).mean() < 4.0
-
-
-def test_onnx_bad_files(subject, tmp_path):
-    pytest.importorskip("onnxruntime")
-    broken = tmp_path / "broken.onnx"
-    broken.write_bytes(b"nothing of the sort")
-    gray = _onnx_model(tmp_path / "gray.onnx", [1, 1, "h", "w"], False)
-    for path, sentence in (
-        (tmp_path / "gone.onnx", "that exists"),
-        (broken, "cannot|can read"),
-        (gray, "three colours"),
-    ):
-        with pytest.raises(InputError, match=sentence):
-            open_stylizer("onnx", AdapterSettings(model=str(path)), "cpu")
-
-
-def test_onnx_without_the_package(tmp_path, monkeypatch):
-    path = tmp_path / "model.onnx"
-    path.write_bytes(b"x")
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(InputError, match="pip install onnxruntime"):
-        open_stylizer("onnx", AdapterSettings(model=str(path)), "cpu")
-
-
 # -- VToonify ---------------------------------------------------------------------------------
 
 
@@ -205,7 +185,7 @@ def _vtoonify(folder, **changes):
 
 def test_vtoonify_runs_the_users_clone(subject, tmp_path):
     scene, _ = subject
-    photos = _photos(scene, 2)
+    photos = made_up_photos(scene, 2)
     settings = _vtoonify(tmp_path, style_id=1, style_degree=0.5)
     progress = SilentProgress()
     made = open_stylizer("vtoonify", settings, "cpu").stylize(photos, progress)
@@ -220,7 +200,7 @@ def test_vtoonify_runs_the_users_clone(subject, tmp_path):
 
 def test_vtoonify_leaves_out_frames_without_a_face(subject, tmp_path):
     scene, _ = subject
-    photos = [*_photos(scene, 2), *_photos(scene, 4, face=False)[2:]]
+    photos = [*made_up_photos(scene, 2), *made_up_photos(scene, 4, face=False)[2:]]
     progress = SilentProgress()
     settings = _vtoonify(tmp_path, styles=0)
     made = open_stylizer("vtoonify", settings, "cpu").stylize(photos, progress)
@@ -228,13 +208,35 @@ def test_vtoonify_leaves_out_frames_without_a_face(subject, tmp_path):
     assert any("2 frames without a face" in warning for warning in progress.warnings)
 
 
-def test_vtoonify_pickles_need_consent(subject, tmp_path):
+@pytest.mark.parametrize(("pickled", "styles"), [(True, 0), (False, 3)])
+def test_vtoonify_pickles_need_consent(subject, tmp_path, pickled, styles):
+    """Refused before the job starts, and again by the process that would load them."""
     scene, _ = subject
-    for pickled, styles in ((True, 0), (False, 3)):
-        folder = tmp_path / f"{pickled}"
-        settings = _vtoonify(folder, pickled=pickled, styles=styles, trust_pickles=False)
-        with pytest.raises(InputError, match=r"Python pickle.*trust_pickles=true"):
-            open_stylizer("vtoonify", settings, "cpu").stylize(_photos(scene), SilentProgress())
+    settings = _vtoonify(tmp_path, pickled=pickled, styles=styles)
+    refused = dataclasses.replace(settings, trust_pickles=False)
+    with pytest.raises(InputError, match=r"Python pickle.*trust_pickles=true"):
+        open_stylizer("vtoonify", refused, "cpu")
+    stylizer = open_stylizer("vtoonify", settings, "cpu")
+    stylizer.settings = refused
+    with pytest.raises(InputError, match=r"Python pickle.*trust_pickles=true"):
+        stylizer.stylize(made_up_photos(scene), SilentProgress())
+
+
+def test_vtoonify_without_pickles_needs_no_consent(subject, tmp_path):
+    scene, _ = subject
+    settings = _vtoonify(tmp_path, styles=0, trust_pickles=False)
+    made = open_stylizer("vtoonify", settings, "cpu").stylize(
+        made_up_photos(scene, 1), SilentProgress()
+    )
+    assert len(made) == 1
+
+
+def test_cancel_reaches_vtoonify(subject, tmp_path):
+    settings, started = _vtoonify(tmp_path), time.monotonic()
+    (tmp_path / "util.py").write_text("import time; time.sleep(60)", encoding="utf-8")
+    with pytest.raises(CancelledError):
+        open_stylizer("vtoonify", settings, "cpu").stylize(made_up_photos(subject[0]), _Cancelled())
+    assert time.monotonic() - started < 30
 
 
 def test_vtoonify_says_what_is_missing(tmp_path):
@@ -244,14 +246,15 @@ def test_vtoonify_says_what_is_missing(tmp_path):
     (tmp_path / "checkpoint" / "encoder.pt").unlink()
     with pytest.raises(InputError, match=r"encoder\.pt' is missing"):
         open_stylizer("vtoonify", settings, "cpu")
+    settings = _vtoonify(tmp_path / "other", python=str(tmp_path / "no" / "python"))
+    with pytest.raises(InputError, match=r"no/python.*adapter\.python"):
+        open_stylizer("vtoonify", settings, "cpu")
 
 
 # -- handing out ------------------------------------------------------------------------------
 
 
 def test_frames_handed_out_are_read_back(subject, tmp_path):
-    from toonify3d.portrait2d.folder import load_folder_views
-
     scene, _ = subject
     names = hand_out(scene, None, tmp_path / "out", StylizeSettings(max_yaw=0.6), SilentProgress())
     assert names == sorted(path.name for path in (tmp_path / "out").iterdir())
@@ -260,6 +263,19 @@ def test_frames_handed_out_are_read_back(subject, tmp_path):
     ).views
     assert len(views) == len(names) >= 4
     assert all(np.array_equal(v.image, scene.image(v.frame)) for v in views)
+
+
+def test_a_styles_portraits_keep_their_sides(subject, tmp_path):
+    """The built-in stylizer paints from the sides too; reading back must not lose them."""
+    scene, _ = subject
+    portraits, painted = tmp_path / "portraits2d", scene.frames[::2]
+    for frame in painted:
+        write_image(portraits / f"{frame.name}.png", 255 - scene.image(frame))
+    names = hand_out(scene, portraits, tmp_path / "out", StylizeSettings(), SilentProgress())
+    assert names == [f"{frame.source_index:04d}.png" for frame in painted]
+    read = load_folder_views(scene, tmp_path / "out", None, StylizeSettings(), SilentProgress())
+    assert [view.frame.name for view in read.views] == [frame.name for frame in painted]
+    assert all(np.array_equal(v.image, 255 - scene.image(v.frame)) for v in read.views)
 
 
 def test_painted_pictures_are_never_written_over(subject, tmp_path):
@@ -272,5 +288,8 @@ def test_painted_pictures_are_never_written_over(subject, tmp_path):
 def test_paths_in_a_job_hold_from_any_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert absolute_paths(AdapterSettings(model="a.onnx")).model == str(tmp_path / "a.onnx")
+    python = absolute_paths(AdapterSettings(python="venv/bin/python")).python
+    assert python == str(tmp_path / "venv" / "bin" / "python")
+    assert absolute_paths(AdapterSettings(python="python3")).python == "python3"
     clone = absolute_paths(AdapterSettings(checkout="clone", model="checkpoint/x.pt"))
     assert (clone.checkout, clone.model) == (str(tmp_path / "clone"), "checkpoint/x.pt")

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from frozen_graph import dctnet_graph
+from frozen_graph import GraphWriter, dctnet_graph
 
 from toonify3d.errors import InputError
 from toonify3d.files import write_image
@@ -16,6 +16,7 @@ from toonify3d.portrait2d.adapters.dctnet import (
     guided_filter,
     load_unet,
     run_graph,
+    scaled_output,
 )
 from toonify3d.portrait2d.adapters.graphdef import read_constants
 
@@ -27,19 +28,25 @@ def _picture(height, width, seed=0):
     return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))
 
 
-def test_twin_equals_an_independent_executor(tmp_path):
+def test_the_whole_graph_equals_an_independent_executor(tmp_path):
+    """From ``input_image`` to the picture: network, guided filter, clip, scale, cast."""
     path = tmp_path / "cartoon_h.pb"
     dctnet_graph(path, SIZE, seed=1)
     bgr = _picture(*SIZE)
-    net = cv2.dnn.readNetFromTensorflow(str(path))
-    net.setInput(cv2.dnn.blobFromImage(bgr.astype(np.float32)))
-    theirs = net.forward()[0]
-    x = torch.from_numpy(bgr).float().permute(2, 0, 1)[None] / 127.5 - 1
-    with torch.no_grad():
-        ours = load_unet(path)(x)[0].numpy()
-    assert ours.shape == theirs.shape == (3, *SIZE)
-    assert theirs.std() > 0.1  # the picture is not flat, so that equality means something
+    graph = cv2.dnn.readNetFromTensorflow(str(path))
+    graph.setInput(cv2.dnn.blobFromImage(bgr.astype(np.float32)))
+    theirs = graph.forward("scaled_output")[0].transpose(1, 2, 0)
+    net = load_unet(path)
+    ours = scaled_output(net, bgr, "cpu")
+    assert ours.shape == theirs.shape == (*SIZE, 3)
+    assert theirs.std() > 20  # the picture is not flat, so that equality means something
+    assert 0.02 < ((theirs < 0.001) | (theirs > 254.9)).mean() < 0.5  # and the clip takes part
     assert np.abs(ours - theirs).max() < 1e-3
+    sure = np.abs(theirs - np.round(theirs)) > 1e-3
+    assert sure.mean() > 0.7
+    bytes_ = run_graph(net, bgr, "cpu")
+    assert np.array_equal(bytes_[sure], theirs.astype(np.uint8)[sure])
+    assert bytes_.max() == 254  # 0.999999 is cut off below white, as in the published graph
 
 
 def test_guided_filter_equals_box_means():
@@ -63,9 +70,27 @@ def test_guided_filter_equals_box_means():
 
 def test_wrong_shapes_and_missing_nodes_are_listed(tmp_path):
     path = tmp_path / "cartoon_h.pb"
-    dctnet_graph(path, SIZE, seed=1, skip="Conv_9")
-    with pytest.raises(InputError, match=r"generator/Conv_9/weights' is \[7, 7, 32, 4\]"):
+    dctnet_graph(path, SIZE, seed=1, skip="Conv_9", missing="block_2/conv1")
+    with pytest.raises(InputError) as caught:
         load_unet(path)
+    sentence = str(caught.value)
+    assert "node 'generator/Conv_9/weights' is [7, 7, 32, 4]" in sentence
+    assert "node 'generator/Conv_9/biases' is [4]" in sentence
+    assert "node 'generator/block_2/conv1/weights' is missing" in sentence
+    assert sentence.count("node '") == 3
+
+
+def test_every_node_of_a_foreign_graph_is_listed(tmp_path):
+    path, writer = tmp_path / "cartoon_h.pb", GraphWriter()
+    writer.const("generator/Conv/weights", np.zeros((7, 7, 3, 16)))
+    path.write_bytes(writer.graph.SerializeToString())
+    with pytest.raises(InputError) as caught:
+        load_unet(path)
+    scopes = ["Conv", *(f"Conv_{i}" for i in range(1, 10))]
+    scopes += [f"block_{i}/conv{j}" for i in range(4) for j in (1, 2)]
+    for scope in scopes:
+        for kind in ("weights", "biases"):
+            assert f"node 'generator/{scope}/{kind}' is" in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\xff\x13 not a graph", b"\x0a\x03\x0a\x01a"])

@@ -46,6 +46,63 @@ def test_names_follow_the_source_frame_not_the_order(subject, tmp_path):
     assert "9999.png" in progress.warnings[0]
 
 
+@pytest.mark.parametrize("ending", ["transparent", "masked", "white"])
+def test_blank_pages_are_left_out(subject, tmp_path, ending):
+    """One blank page is told; nothing but blank pages is refused."""
+    scene, _ = subject
+    page = np.full((200, 160, 3), 255, np.uint8)
+    frame, good = scene.frames[3], scene.frames[8]
+    name = f"{frame.source_index:04d}"
+    if ending == "transparent":
+        page = np.dstack([page, page[..., 0] * 0])
+    elif ending == "masked":
+        page = scene.image(frame)
+        write_image(tmp_path / f"{name}_mask.png", page[..., 0] * 0)
+    write_image(tmp_path / f"{name}.png", page)
+    assert _code(scene, tmp_path) == "portraits_blank"
+    write_image(tmp_path / f"{good.source_index:04d}.png", scene.image(good))
+    result, progress = _load(scene, tmp_path, tmp_path / "out")
+    assert [v.frame.name for v in result.views] == [good.name]
+    assert f"1 of 2 portraits show no person and are left out ({name}.png)" in progress.warnings[0]
+    assert not (tmp_path / "out" / f"{frame.name}.png").exists()
+
+
+def test_a_blank_page_of_a_close_view_has_no_mask():
+    """Where nearly no background is seen, GrabCut alone would give back the photo's mask."""
+    photo = np.random.default_rng(0).integers(0, 255, (200, 160, 3), np.uint8)
+    mask = np.zeros((200, 160), np.uint8)
+    mask[5:, 4:-4] = 255
+    page = np.clip(np.random.default_rng(1).normal(250, 0.8, photo.shape), 0, 255).astype(np.uint8)
+    assert painted_mask(page, photo, mask).max() == 0
+
+
+def test_half_transparent_portraits_have_a_palette(subject, tmp_path):
+    scene, _ = subject
+    frame = scene.frames[8]
+    alpha = np.where(scene.mask(frame) > 127, np.uint8(160), np.uint8(0))
+    image = scene.image(frame)
+    write_image(tmp_path / f"{frame.source_index:04d}.png", np.dstack([image, alpha]))
+    palette = _load(scene, tmp_path)[0].palette.reshape(-1, 3).astype(int)
+    assert np.abs(palette - np.median(image[alpha > 0], axis=0)).sum(1).min() < 30
+
+
+def test_several_pictures_of_one_frame_are_refused(subject, tmp_path):
+    """Which of them the artist means cannot be known: the plain name may be the photo."""
+    scene, _ = subject
+    frame = scene.frames[5]
+    names = [f"{frame.source_index:04d}.jpg", f"{frame.source_index:04d}.png"]
+    names.append(f"final_{frame.source_index:04d}.png")
+    for name in names:
+        write_image(tmp_path / name, scene.image(frame))
+    with pytest.raises(InputError, match=", ".join(names)) as caught:
+        _load(scene, tmp_path)
+    assert caught.value.code == "portraits_twice"
+    for name in names[:2]:
+        (tmp_path / name).unlink()
+    write_image(tmp_path / f"{frame.source_index:04d}_mask.png", scene.mask(frame))
+    assert len(_load(scene, tmp_path)[0].views) == 1  # a mask beside it is no second picture
+
+
 @pytest.mark.parametrize("background", ["plain", "photo", "painted"])
 def test_masks_are_found_in_what_was_painted(subject, background):
     scene, _ = subject

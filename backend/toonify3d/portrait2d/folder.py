@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -32,6 +33,10 @@ _TOLD = 60.0
 """Least distance of colours between person and background that tells parts of a pixel."""
 _SEARCH = 0.12
 """How far, in image heights, a stylizer may have moved the person's outline."""
+_FLAT = 8
+"""Range of colours of a blank page, noise of compression included."""
+_BLANK = 0.1
+"""A portrait with less than this share of the photo's person shows none."""
 
 
 def load_folder_views(
@@ -58,19 +63,22 @@ def load_folder_views(
 
     Raises:
         InputError: No such folder (``portraits_missing``), no name fits a frame
-            (``portraits_names``), another aspect ratio (``portraits_size``), not a picture
-            (``portraits_unreadable``).
+            (``portraits_names``), several fit one (``portraits_twice``), another aspect ratio
+            (``portraits_size``), not a picture (``portraits_unreadable``), nobody in any of them
+            (``portraits_blank``).
     """
     del settings
     pairs = match_pictures(scene, directory, progress)
-    views = []
+    read = []
     for index, (frame, path) in enumerate(pairs):
         progress.update(index / len(pairs), f"reading portrait {path.name}")
-        views.append(_read_view(scene, frame, path))
+        read.append((path.name, _read_view(scene, frame, path)))
+    advice = "they may be blank; else say where the person is by transparency or NNNN_mask.png"
+    views = without_blank(scene, read, advice, progress)
     if exemplar is not None:
         palette = palette_strip(read_working_image(exemplar))
     else:
-        palette = palette_strip(np.concatenate([v.image[v.mask > 200] for v in views])[None])
+        palette = views_palette(views)
     if folder is not None:
         for view in views:
             save_view(folder, view)
@@ -80,7 +88,11 @@ def load_folder_views(
 
 
 def match_pictures(scene: Scene, directory: Path, progress: Progress) -> list[tuple[Frame, Path]]:
-    """Which picture belongs to which frame, in source order."""
+    """Which picture belongs to which frame, in source order.
+
+    Raises:
+        InputError: See :func:`load_folder_views`.
+    """
     if not directory.is_dir():
         raise InputError(
             f"The folder of portraits {directory} does not exist.", "portraits_missing"
@@ -107,12 +119,72 @@ def match_pictures(scene: Scene, directory: Path, progress: Progress) -> list[tu
             f"(such as {scene.frames[0].source_index:04d}.png).",
             "portraits_names",
         )
+    _refuse_twins(pairs)
     if strangers:
         progress.warn(
             f"{len(strangers)} of {len(files)} pictures belong to no used frame and are left out "
             f"({', '.join(strangers[:3])}{', ...' if len(strangers) > 3 else ''})."
         )
     return sorted(pairs, key=lambda pair: pair[0].source_index)
+
+
+def _refuse_twins(pairs: Sequence[tuple[Frame, Path]]) -> None:
+    """Two pictures of one frame: the plain name may be the photo, the other what was painted.
+
+    Raises:
+        InputError: There are such (``portraits_twice``).
+    """
+    names: dict[int, list[str]] = {}
+    for frame, path in pairs:
+        names.setdefault(frame.source_index, []).append(path.name)
+    twins = [", ".join(group) for group in names.values() if len(group) > 1]
+    if twins:
+        more = f"; and so for {len(twins) - 3} frames more" if len(twins) > 3 else ""
+        raise InputError(
+            f"Several pictures belong to one frame ({'; '.join(twins[:3])}{more}): keep the one you"
+            " want and move the others out of the folder.",
+            "portraits_twice",
+        )
+
+
+def without_blank(
+    scene: Scene, views: Sequence[tuple[str, StylizedView]], advice: str, progress: Progress
+) -> list[StylizedView]:
+    """The views that show somebody; ``progress`` is told of the others.
+
+    Args:
+        scene: The finished capture.
+        views: File name and view.
+        advice: What to do when no view does.
+        progress: Listener.
+
+    Raises:
+        InputError: No view does (``portraits_blank``).
+    """
+    blank = [name for name, view in views if _is_blank(view, scene.mask(view.frame))]
+    told = f"{', '.join(blank[:3])}{', ...' if len(blank) > 3 else ''}"
+    if len(blank) == len(views):
+        raise InputError(
+            f"No person is found in any of the {len(views)} portraits ({told}): {advice}.",
+            "portraits_blank",
+        )
+    if blank:
+        progress.warn(
+            f"{len(blank)} of {len(views)} portraits show no person and are left out ({told})."
+        )
+    return [view for name, view in views if name not in blank]
+
+
+def _is_blank(view: StylizedView, photo_mask: ByteImage) -> bool:
+    return int((view.mask > 127).sum()) <= _BLANK * int((photo_mask > 127).sum())
+
+
+def views_palette(views: Sequence[StylizedView]) -> ByteImage:
+    """The colours of the people in the views; see :func:`.store.palette_strip`."""
+    inner = np.concatenate([v.image[v.mask > 200] for v in views])
+    if not len(inner):  # all of them half transparent
+        inner = np.concatenate([v.image[v.mask > 127] for v in views])
+    return palette_strip(inner[None])
 
 
 def _read_view(scene: Scene, frame: Frame, path: Path) -> StylizedView:
@@ -173,7 +245,13 @@ def painted_mask(image: ByteImage, photo: ByteImage, photo_mask: ByteImage) -> B
         image: Stylized frame ``(H, W, 3)``.
         photo: The frame it was made of.
         photo_mask: The person in the photo ``(H, W)``.
+
+    Returns:
+        ``(H, W)``, 0 to 255; empty when the picture is blank.
     """
+    low, high = np.percentile(image.reshape(-1, 3), (1, 99), axis=0)
+    if (high - low).max() < _FLAT:  # GrabCut would give back the photo's mask
+        return np.zeros(image.shape[:2], np.uint8)
     reach = max(3, round(_SEARCH * image.shape[0]))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     far = cv2.dilate((photo_mask > 127).astype(np.uint8), kernel) == 0

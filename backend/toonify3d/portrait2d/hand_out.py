@@ -25,9 +25,10 @@ def hand_out(
 
     Args:
         scene: The finished capture.
-        portraits: Folder of a style's portraits to write instead of the photos, or None.
+        portraits: Folder of a style's portraits to write instead of the photos: all of them, those
+            from the sides too, or reading back would lose what is missing. None for the photos.
         target: A folder that is new or empty: painted pictures must never be written over.
-        settings: Which frames.
+        settings: Which photos.
         progress: Told when an end of the head is seen by few frames.
 
     Returns:
@@ -42,8 +43,9 @@ def hand_out(
             " written over.",
             "not_empty",
         )
+    chosen = scene.frames if portraits else select_frames(scene, settings, progress)
     names = []
-    for frame in select_frames(scene, settings, progress):
+    for frame in sorted(chosen, key=lambda frame: frame.source_index):
         picture = scene.image(frame)
         if portraits is not None:
             path = portraits / f"{frame.name}.png"

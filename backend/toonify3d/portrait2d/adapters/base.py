@@ -13,10 +13,17 @@ from ...capture.landmarks import FaceLandmarker
 from ...errors import InputError
 from ...progress import Progress, SubProgress
 from ...scene import ByteImage, FloatArray, Frame, Scene, StylizedView
-from ..folder import fit_picture, inset_confidence, painted_mask, same_aspect
+from ..folder import (
+    fit_picture,
+    inset_confidence,
+    painted_mask,
+    same_aspect,
+    views_palette,
+    without_blank,
+)
 from ..pipeline import select_frames
 from ..settings import StylizeSettings
-from ..store import StylizedSet, palette_strip, save_palette, save_view
+from ..store import StylizedSet, save_palette, save_view
 from .settings import AdapterSettings
 
 
@@ -81,6 +88,15 @@ def open_stylizer(name: str, settings: AdapterSettings, device: str) -> FrameSty
     raise InputError(f"There is no stylizer '{name}'.", "bad_stylizer")
 
 
+def licence_notice(name: str) -> str | None:
+    """What the user must know of a stylizer's licence before the job starts."""
+    if name == "vtoonify":
+        from .vtoonify import LICENCE
+
+        return LICENCE
+    return None
+
+
 def stylize_with(
     stylizer: FrameStylizer,
     scene: Scene,
@@ -101,20 +117,27 @@ def stylize_with(
         progress: Listener.
 
     Raises:
-        InputError: Nothing came back (``nothing_stylized``), or pictures of another aspect.
+        InputError: Nothing came back (``nothing_stylized``), pictures of another aspect
+            (``portraits_size``), or nobody is seen in any of them (``portraits_blank``).
     """
     photos = read_photos(scene, select_frames(scene, settings, progress))
     made = stylizer.stylize(photos, SubProgress(progress, 0.0, 0.9))
-    views = [_view(scene, p, made[p.frame.name]) for p in photos if p.frame.name in made]
-    if not views:
+    pairs = [
+        (f"{p.frame.name}.png", _view(scene, p, made[p.frame.name]))
+        for p in photos
+        if p.frame.name in made
+    ]
+    if not pairs:
         raise InputError(
             "The stylizer gave back no picture for any frame; try it on one of the frames"
             " ('toonify3d portraits JOB --export DIR' writes them).",
             "nothing_stylized",
         )
-    if len(views) < len(photos):
-        progress.warn(f"{len(photos) - len(views)} of {len(photos)} frames were not stylized.")
-    palette = palette_strip(np.concatenate([v.image[v.mask > 200] for v in views])[None])
+    if len(pairs) < len(photos):
+        progress.warn(f"{len(photos) - len(pairs)} of {len(photos)} frames were not stylized.")
+    advice = "the stylizer made blank pictures, or changed the background as much as the person"
+    views = without_blank(scene, pairs, advice, progress)
+    palette = views_palette(views)
     for view in views:
         save_view(folder, view)
     save_palette(folder, palette)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +10,10 @@ import cv2
 
 from ...errors import InputError
 from ...files import read_image, write_image
-from ...progress import Progress
+from ...progress import Progress, SubProgress
 from ...scene import ByteImage
 from .base import Photo
+from .program import check_program, run_program, split_command
 from .settings import AdapterSettings
 
 _FRAME, _FOLDER = ("{input}", "{output}"), ("{input_dir}", "{output_dir}")
@@ -25,7 +24,7 @@ class Command:
 
     def __init__(self, settings: AdapterSettings) -> None:
         try:
-            self.words = shlex.split(settings.command)
+            self.words = split_command(settings.command)
         except ValueError as error:
             raise InputError(f"The command cannot be read: {error}.", "bad_command") from error
         self.timeout = settings.timeout
@@ -38,6 +37,8 @@ class Command:
                 " {input} {output}'.",
                 "bad_command",
             )
+        if not any(mark in self.words[0] for mark in (*_FRAME, *_FOLDER)):
+            check_program(self.words[0], "adapter.command")
 
     def stylize(self, photos: Sequence[Photo], progress: Progress) -> dict[str, ByteImage]:
         """See :class:`.base.FrameStylizer`."""
@@ -47,8 +48,8 @@ class Command:
             for photo in photos:
                 write_image(source / f"{photo.frame.name}.png", photo.image)
             if self.whole:
-                progress.update(0.0, "the program stylizes the frames")
-                run_program(self._fill(_FOLDER, source, target), self.timeout)
+                words = self._fill(_FOLDER, source, target)
+                run_program(words, self.timeout, progress, "the program stylizes the frames")
             else:
                 self._frame_by_frame(photos, source, target, progress)
             return collect(photos, target)
@@ -56,51 +57,18 @@ class Command:
     def _frame_by_frame(
         self, photos: Sequence[Photo], source: Path, target: Path, progress: Progress
     ) -> None:
+        count = len(photos)
         for index, photo in enumerate(photos):
-            progress.update(index / len(photos), f"program: frame {index + 1} of {len(photos)}")
+            part = SubProgress(progress, index / count, (index + 1) / count)
             name = f"{photo.frame.name}.png"
-            run_program(self._fill(_FRAME, source / name, target / name), self.timeout)
+            words = self._fill(_FRAME, source / name, target / name)
+            run_program(words, self.timeout, part, f"program: frame {index + 1} of {count}")
 
     def _fill(self, marks: tuple[str, str], source: Path, target: Path) -> list[str]:
         return [
             word.replace(marks[0], str(source)).replace(marks[1], str(target))
             for word in self.words
         ]
-
-
-def run_program(words: Sequence[str], timeout: float, folder: Path | None = None) -> None:
-    """Run a program to its end.
-
-    Raises:
-        InputError: Not found (``no_program``), too slow (``program_slow``), or it failed
-            (``program_failed``; its last line is quoted).
-    """
-    try:
-        done = subprocess.run(
-            list(words),
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=timeout,
-            check=False,
-        )
-    except OSError as error:
-        raise InputError(
-            f"The program '{words[0]}' cannot be started: {error.strerror}.", "no_program"
-        ) from error
-    except subprocess.TimeoutExpired as error:
-        raise InputError(
-            f"The program '{words[0]}' did not end within {timeout:.0f} s"
-            " (--set adapter.timeout=SECONDS).",
-            "program_slow",
-        ) from error
-    if done.returncode:
-        lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
-        said = f": {lines[-1][:300]}" if lines else ", without a word"
-        raise InputError(
-            f"The program '{words[0]}' failed with {done.returncode}{said}", "program_failed"
-        )
 
 
 def collect(photos: Sequence[Photo], folder: Path) -> dict[str, ByteImage]:

@@ -28,6 +28,7 @@ from .graphdef import read_constants
 HEAD_NAMES = ("cartoon_h.pb", "cartoon_anime_h.pb")
 BACKGROUND_NAMES = ("cartoon_bg.pb", "cartoon_anime_bg.pb")
 _BOX = 288
+_CLIP = 0.999999
 _LONGEST = 720
 """The shorter side is shrunk to this."""
 _MOUTH_CORNERS = (61, 291)  # the person's right corner is on the left of the picture
@@ -131,7 +132,7 @@ def load_unet(path: Path) -> UNet:
     """Fill the U-Net with a frozen graph's constants.
 
     Raises:
-        InputError: Not a frozen graph, or the nodes do not fit (they are listed).
+        InputError: Not a frozen graph, or nodes do not fit (all of them, 36 at most, are listed).
     """
     constants = read_constants(path)
     net = UNet()
@@ -143,11 +144,7 @@ def load_unet(path: Path) -> UNet:
     for scope, module in modules.items():
         wrong += _fill(module, scope, constants)
     if wrong:
-        raise InputError(
-            f"'{path}' is not DCT-Net's network: {'; '.join(wrong[:4])}"
-            f"{f'; and {len(wrong) - 4} more' if len(wrong) > 4 else ''}.",
-            "bad_graph",
-        )
+        raise InputError(f"'{path}' is not DCT-Net's network: {'; '.join(wrong)}.", "bad_graph")
     return net.eval()
 
 
@@ -228,13 +225,24 @@ class DctNet:
 
 
 def run_graph(net: UNet, bgr: ByteImage, device: str) -> Float32Array:
-    """What ``input_image:0 -> output_image:0`` computes, as BGR floats 0..255 ``(H, W, 3)``."""
+    """What ``input_image:0 -> output_image:0`` computes: BGR, whole numbers ``(H, W, 3)``.
+
+    The published graph's last node casts to bytes, which in TensorFlow cuts off.
+    """
+    return np.floor(scaled_output(net, bgr, device))
+
+
+def scaled_output(net: UNet, bgr: ByteImage, device: str) -> Float32Array:
+    """The graph but for its last node: BGR floats within 0..255 ``(H, W, 3)``.
+
+    Network, guided filter, clip and scale as ModelScope's ``CartoonTranslationExporter`` writes.
+    """
     with torch.no_grad():
         x = torch.from_numpy(np.ascontiguousarray(bgr)).to(device).float() / 127.5 - 1.0
         x = x.permute(2, 0, 1)[None]
-        out = guided_filter(x, net(x))
-        scaled = ((out + 1.0) * 127.5).clamp(0.0, 255.0)
-    return scaled[0].permute(1, 2, 0).cpu().numpy()
+        out = guided_filter(x, net(x)).clamp(-_CLIP, _CLIP)
+        scaled = (out + 1.0) * 127.5
+    return np.asarray(scaled[0].permute(1, 2, 0).cpu().numpy())
 
 
 def five_points(landmarks: FloatArray) -> FloatArray:

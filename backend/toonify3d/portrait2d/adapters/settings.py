@@ -21,8 +21,11 @@ class AdapterSettings:
     timeout: float = 3600.0
     """Seconds after which a program that has not answered is stopped."""
     size: int = 0
-    """onnx: width and height fed to a model whose size is free; 0 keeps the frame's, padded to a
-    multiple of 32."""
+    """onnx: width and height fed to a model where its own are free; 0 keeps the frame's, padded to
+    a multiple of adapter.multiple."""
+    multiple: int = 32
+    """onnx: free sides are padded to a multiple of this, which most networks that halve the
+    picture several times need; 1 pads nothing."""
     value_range: Literal["-1..1", "0..1", "0..255"] = "-1..1"
     """onnx: the range in which the model takes and gives colours."""
     channels: Literal["rgb", "bgr"] = "rgb"
@@ -45,9 +48,13 @@ class AdapterSettings:
 def absolute_paths(settings: AdapterSettings) -> AdapterSettings:
     """The same with absolute paths, so that a job resumes from any folder.
 
-    With a ``checkout``, ``model`` is a path inside it and stays as it is.
+    With a ``checkout``, ``model`` is a path inside it and stays as it is; so does a ``python`` that
+    is a bare name, which ``PATH`` finds.
     """
-    changed = {"checkout": settings.checkout}
+    changed = {"checkout": settings.checkout, "python": settings.python}
+    if Path(settings.python).name != settings.python:
+        # Not resolved: an environment's interpreter is a link, and knows its packages by its name.
+        changed["python"] = str(Path(settings.python).absolute())
     if settings.checkout:
         changed["checkout"] = str(Path(settings.checkout).resolve())
     elif settings.model:

@@ -7,21 +7,26 @@ runs in the user's own environment for VToonify and imports the user's own clone
 from __future__ import annotations
 
 import json
+import pickle
 import sys
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from ...errors import InputError
 from ...files import write_image
 from ...progress import Progress
 from ...scene import ByteImage, FloatArray
 from .base import Photo
-from .command import collect, run_program
+from .command import collect
+from .program import check_program, run_program
 from .settings import AdapterSettings
+from .vtoonify_runner import STYLE_CODES, UNTRUSTED
 
 LICENCE = "VToonify is under the S-Lab License 1.0: non-commercial use only."
 _EYES = 64.0
@@ -58,10 +63,14 @@ class Vtoonify:
             )
         if not 0.0 <= settings.style_degree <= 1.0:
             raise InputError("adapter.style_degree must lie between 0 and 1.", "bad_setting")
+        if settings.python:
+            check_program(settings.python, "adapter.python")
+        if not settings.trust_pickles:
+            _refuse_pickles(self.checkout, self.checkout / settings.model)
 
     def stylize(self, photos: Sequence[Photo], progress: Progress) -> dict[str, ByteImage]:
         """See :class:`.base.FrameStylizer`; frames without a face (the back) are left out."""
-        progress.warn(LICENCE)
+        progress.warn(LICENCE)  # said at the start too; here for the report
         faces = [photo for photo in photos if photo.landmarks is not None]
         if not faces:
             raise InputError("VToonify needs a face, and no frame shows one.", "no_face")
@@ -70,7 +79,6 @@ class Vtoonify:
                 f"VToonify cannot do the {len(photos) - len(faces)} frames without a face; the back"
                 " of the head gets its colours from the front."
             )
-        progress.update(0.0, "VToonify stylizes the frames")
         with tempfile.TemporaryDirectory(prefix="toonify3d_") as folder:
             source, target = Path(folder, "input"), Path(folder, "output")
             target.mkdir(parents=True)
@@ -79,7 +87,13 @@ class Vtoonify:
             request.write_text(json.dumps(self._request(faces, source, target)), encoding="utf-8")
             runner = Path(__file__).with_name("vtoonify_runner.py")
             python = self.settings.python or sys.executable
-            run_program([python, str(runner), str(request)], self.settings.timeout, self.checkout)
+            run_program(
+                [python, str(runner), str(request)],
+                self.settings.timeout,
+                progress,
+                "VToonify stylizes the frames",
+                self.checkout,
+            )
             drawn = collect(faces, target)
         return {
             p.frame.name: _put_back(p, boxes[p.frame.name], drawn)
@@ -103,6 +117,32 @@ class Vtoonify:
             "color_transfer": settings.color_transfer,
             "trust_pickles": settings.trust_pickles,
         }
+
+
+def _refuse_pickles(checkout: Path, checkpoint: Path) -> None:
+    """See early whether the user's consent is needed; ``vtoonify_runner.py`` refuses again.
+
+    Raises:
+        InputError: A file can only be read by running what it holds (``untrusted``).
+    """
+    codes = checkpoint.with_name(STYLE_CODES)
+    weights = [checkpoint, *(checkout / name for name in _WEIGHTS)]
+    bad = codes if codes.is_file() else next((path for path in weights if _runs_code(path)), None)
+    if bad is not None:
+        raise InputError(UNTRUSTED.format(bad) + ".", "untrusted")
+
+
+def _runs_code(path: Path) -> bool:
+    """Whether PyTorch refuses to read a file as plain tensors (its tensors stay on the disk)."""
+    if not zipfile.is_zipfile(path):  # older than torch 1.6: the runner will say
+        return False
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError:
+        return True
+    except (RuntimeError, OSError, EOFError):  # broken: the runner will say
+        return False
+    return False
 
 
 def _write(folder: Path, photo: Photo) -> tuple[FloatArray, tuple[int, int]]:

@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-_UNTRUSTED = (
+STYLE_CODES = "exstyle_code.npy"
+"""VToonify-D's style codes, beside its checkpoint."""
+UNTRUSTED = (
     "'{}' is a Python pickle, which can run any code when it is loaded; if you trust its source,"
     " say so with --set adapter.trust_pickles=true"
 )
@@ -38,7 +40,7 @@ def _refuse_pickles(torch: Any, trusted: bool) -> None:
             return plain(file, *args, **kwargs)
         except Exception as error:
             if not trusted and "weights_only" in str(error).lower().replace(" ", "_"):
-                raise SystemExit(_UNTRUSTED.format(file)) from error
+                raise SystemExit(UNTRUSTED.format(file)) from error
             raise
 
     torch.load = load
@@ -53,7 +55,7 @@ def _run(request: dict[str, Any], torch: Any) -> None:
     checkpoint = Path(request["checkpoint"])
     weights = Path(request["checkout"]) / "checkpoint"
     state = torch.load(checkpoint, map_location="cpu")["g_ema"]
-    codes = checkpoint.with_name("exstyle_code.npy")
+    codes = checkpoint.with_name(STYLE_CODES)
     backbone = "dualstylegan" if codes.is_file() else "toonify"
     network = VToonify(backbone=backbone)
     network.load_state_dict(state)
@@ -81,7 +83,7 @@ def _with_style(
     import numpy as np
 
     if not request["trust_pickles"]:
-        raise SystemExit(_UNTRUSTED.format(codes))
+        raise SystemExit(UNTRUSTED.format(codes))
     rows = list(np.load(codes, allow_pickle=True).item().values())
     if not 0 <= request["style_id"] < len(rows):
         raise SystemExit(f"style_id must lie between 0 and {len(rows) - 1}")
