@@ -18,6 +18,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import resume_child
 from analytic_head import KnownBend, make_scene, portraits
+from step_tape import Repeater
 from test_recorded_adaption import GRID, METHODS, TUNE, Captured, _parameters, _tuning
 
 from toonify3d.errors import CancelledError, TrainingError
@@ -55,8 +56,13 @@ class _StopAt(SilentProgress):
             raise CancelledError("stop")
 
 
-def _loop(adaption: Any, folder: Path, progress: SilentProgress | None = None) -> AdaptionLoop:
-    return AdaptionLoop(folder, "digest", adaption, progress or SilentProgress())
+def _loop(
+    adaption: Any,
+    folder: Path,
+    progress: SilentProgress | None = None,
+    recorder: Repeater | None = None,
+) -> AdaptionLoop:
+    return AdaptionLoop(folder, "digest", adaption, progress or SilentProgress(), recorder=recorder)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -126,15 +132,23 @@ SMALLER: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", SMALLER)
-@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "number", "recorder"),
+    [
+        ("bending", 1, None),
+        ("bending", 3, None),
+        ("painting the surface", 1, None),
+        ("painting the surface", 3, None),
+        ("painting the surface", 1, Repeater()),
+    ],
+)
 def test_memory_that_ends_within_the_optimizer_applies_no_step_twice(
-    captured: Captured, tmp_path: Path, name: str, number: int
+    captured: Captured, tmp_path: Path, name: str, number: int, recorder: Repeater | None
 ) -> None:
     """Adam allocates its moments while it steps: some groups are done then, others half made."""
     whole, half = SMALLER[name]
     adaption, progress, calls = whole(captured), SilentProgress(), []
-    loop = _loop(adaption, tmp_path / "lacking", progress)
+    loop = _loop(adaption, tmp_path / "lacking", progress, recorder)
     optimizer = loop._optimizer
     step = optimizer.step
 
@@ -151,7 +165,7 @@ def test_memory_that_ends_within_the_optimizer_applies_no_step_twice(
     assert len(progress.warnings) == 1 and "Out of GPU memory" in progress.warnings[0]
     # As if it had begun with the batch that fits.
     expected = half(captured)
-    _loop(expected, tmp_path / "smaller").run(6, "")
+    _loop(expected, tmp_path / "smaller", None, recorder).run(6, "")
     assert torch.equal(_parameters(adaption), _parameters(expected))
 
 
@@ -216,15 +230,16 @@ def test_a_guide_that_followed_broken_parameters_goes_back_with_them(
     assert bool(torch.isfinite(adaption.guide.values).all())
 
 
+@pytest.mark.parametrize("missing", ["adaption", "random.rays"])
 def test_a_checkpoint_without_the_step_state_starts_the_stage_anew(
-    captured: Captured, tmp_path: Path
+    captured: Captured, tmp_path: Path, missing: str
 ) -> None:
-    """As earlier versions wrote them."""
+    """As earlier versions wrote them; and nothing stays of what was read before that showed."""
     with pytest.raises(CancelledError):
         _loop(METHODS["bending"](captured), tmp_path, _StopAt(0.4)).run(STEPS, "")
     path = tmp_path / "checkpoint.pt"
     state = torch.load(path, weights_only=True)
-    del state["adaption"]
+    del state[missing]
     torch.save(state, path)
     adaption, fresh = METHODS["bending"](captured), METHODS["bending"](captured)
     progress = SilentProgress()
