@@ -14,6 +14,9 @@ camera sees and over the sides no portrait shows; and foreground PSNR of ten vie
 trained on. Rows of the scheme as published (``finetune ...``) use the fast networks with guided
 samples.
 
+``--prior`` saves training one; the row without MVS trains its own all the same, with the settings
+that the given one was trained with (``--preset`` and ``--share`` must say them).
+
 Cost, measured with ``--share 0.4`` on one core of a busy AMD EPYC, in CPU seconds: full 38, without
 geometry adaption 27, finetune 20, joint 30, 4 portraits 28, 8 portraits 33; older: without prior
 108, fine residual 59. A whole run takes about 2.3 times that, and 150 for each of the two priors.
@@ -33,7 +36,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +62,8 @@ from toonify3d.snr.avatar import StylizedAvatar
 from toonify3d.snr.prior import Prior
 from toonify3d.snr.rendering import View, render_view
 from toonify3d.training.adaption_settings import GeometryAdaptionSettings, TextureAdaptionSettings
+from toonify3d.training.checkpoint import load_checkpoint
+from toonify3d.training.joint_colors import JointTexture
 from toonify3d.training.settings import PriorSettings
 from toonify3d.training.stage1 import load_prior, train_prior
 from toonify3d.training.stage2 import adapt_geometry
@@ -126,16 +131,24 @@ class Bench:
         done = (root / "cameras.json").exists()
         self.scene = Scene.load(root) if done else scene_from_ground_truth(self.capture, root)
 
+    def prior_settings(self) -> PriorSettings:
+        """The preset's stage I; without camera refinement, because the cameras are the truth's."""
+        settings = preset_settings(self.preset)[0].prior
+        return replace(settings, refine_cameras=False, steps=self._steps(settings.steps))
+
     def prior(self, name: str) -> Prior:
-        """Stage I, trained when it is not there."""
-        settings: PriorSettings = preset_settings(self.preset)[0].prior
-        # The cameras are the truth's: correcting them could only make them worse.
-        settings = replace(settings, refine_cameras=False, steps=self._steps(settings.steps))
-        settings = replace(settings, **PRIORS[name])
-        if name == "prior" and not (self.scene.root / "depth").exists() and self.given is None:
-            compute_depth(self.scene, DepthSettings(), "cpu", SilentProgress())
-        if self.given is not None:
+        """Stage I, trained when it is not there.
+
+        A given prior has learned from stereo: it serves every row but the one without MVS.
+        """
+        settings = self.prior_settings()
+        if self.given is not None and name == "prior":
             return load_prior(self.given, "cpu")
+        if self.given is not None:
+            _check_comparable(self.given, settings)
+        settings = replace(settings, **PRIORS[name])
+        if name == "prior" and not (self.scene.root / "depth").exists():
+            compute_depth(self.scene, DepthSettings(), "cpu", SilentProgress())
         return train_prior(self.scene, self.out / name, settings, "cpu", SilentProgress())
 
     def settings(self, row: Row) -> tuple[GeometryAdaptionSettings, TextureAdaptionSettings]:
@@ -148,13 +161,8 @@ class Bench:
         geometry, texture = groups["geometry"], groups["texture"]
         assert isinstance(geometry, GeometryAdaptionSettings)
         assert isinstance(texture, TextureAdaptionSettings)
-        steps = (
-            geometry.steps if geometry.from_prior else preset_settings(self.preset)[0].prior.steps
-        )
-        if geometry.joint:  # the same number of steps altogether
-            steps += texture.steps
         return (
-            replace(geometry, steps=self._steps(steps)),
+            replace(geometry, steps=self._steps(geometry.steps)),
             replace(texture, steps=self._steps(texture.steps)),
         )
 
@@ -182,6 +190,7 @@ class Bench:
         prior = self.prior(row.prior)
         views = self.views(row.portraits)
         geometry_settings, texture_settings = self.settings(row)
+        palette = np.concatenate([view.image[view.mask > 200] for view in views])
         started, cpu = time.monotonic(), time.process_time()
         geometry = adapt_geometry(
             self.scene,
@@ -192,8 +201,9 @@ class Bench:
             geometry_settings,
             "cpu",
             SilentProgress(),
+            self.prior_settings(),
+            JointTexture(texture_settings, palette),
         )
-        palette = np.concatenate([view.image[view.mask > 200] for view in views])
         avatar = adapt_texture(
             self.scene,
             geometry,
@@ -251,6 +261,23 @@ class Bench:
             "yaws": yaws,
             **scores,
         }
+
+
+def _check_comparable(given: Path, settings: PriorSettings) -> None:
+    """Refuse a row without MVS whose own prior would differ from the given one by more than that.
+
+    Raises:
+        SystemExit: With the sentence that says what to change.
+    """
+    trained = (load_checkpoint(given, "cpu") or {}).get("settings", {})
+    names = ("fields", "steps", "rays", "samples")
+    wanted = asdict(settings)
+    differing = [name for name in names if trained.get(name) != wanted[name]]
+    if differing:
+        raise SystemExit(
+            f"Row no_mvs trains its own prior with this --preset and --share, but {given} was "
+            f"trained with other {', '.join(differing)}: give those, or leave the row out."
+        )
 
 
 def _render_both(avatar: StylizedAvatar, camera: Camera, scene: Scene) -> tuple[View, ByteImage]:
@@ -324,7 +351,9 @@ def main() -> None:
     parser.add_argument("--preset", default="preview")
     parser.add_argument("--row", nargs="*", choices=sorted(ROWS), default=list(ROWS))
     parser.add_argument("--share", type=float, default=1.0, help="share of the preset's steps")
-    parser.add_argument("--prior", type=Path, help="a finished stage I to use for every row")
+    parser.add_argument(
+        "--prior", type=Path, help="a finished stage I for every row but no_mvs (trains its own)"
+    )
     parser.add_argument(
         "--disagree", type=float, default=0.0, help="drift of each portrait's colours (0.1: 10 %%)"
     )

@@ -1,4 +1,4 @@
-"""How fast the fields are: microseconds per point, rays per second, memory, roofline; in one run.
+"""How fast the fields are: microseconds per point, rays per second, memory; in one run.
 
     python benchmarks/field_speed.py --out /tmp/field_speed.json [--device cpu|cuda] [--threads 1]
     python benchmarks/field_speed.py --scene /tmp/scene ...     # also whole training steps
@@ -8,6 +8,7 @@ returns the Jacobian, the chain through the network written forward), the same g
 with double backward, and the paper's frequency network, explicit and with double backward. Times
 are the best of several repeats; on a busy machine compare the CPU columns, not the wall ones.
 ``--scene`` is a folder as ``toonify3d.evaluation.ground_truth`` or a job's ``capture`` has it.
+``speed.py`` runs this, whole stages and the roofline of a step in one go.
 """
 
 from __future__ import annotations

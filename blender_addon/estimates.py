@@ -30,9 +30,16 @@ def doc(name: str) -> str:
     return str(settings_table()["docs"][name]).removesuffix(".")
 
 
-def default(name: str) -> float:
+def default(name: str) -> float | bool | str:
     """The default of a backend setting."""
-    return float(settings_table()["defaults"][name])
+    found: float | bool | str = settings_table()["defaults"][name]
+    return found
+
+
+def limits(name: str) -> tuple[float, float]:
+    """Least and greatest value of a backend setting."""
+    low, high = settings_table()["limits"][name]
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import bpy
 
-from . import faces, lookup, pictures, properties, session
+from . import faces, lookup, pictures, portraits, properties, session
 from .face_check import NO_FACE, FaceAnswer
 from .texts import draw_name, draw_text
 
@@ -74,9 +74,14 @@ def _draw_state(
 ) -> None:
     """What was said about the face, with a button to change it and one to take it back."""
     row = layout.row(align=True)
+    if portraits.chosen(settings) is not None:
+        row.label(text="Palette" if short else "Palette Only", icon="COLOR")
+        return
     if faces.colors_only(settings, exemplar):
         text = "Colors" if short else "Colors and Strokes Only"
         row.label(text=text, icon="BRUSHES_ALL")
+        if settings.look == faces.COLORS_ONLY:  # chosen for all, below
+            return
     else:
         marked = bool(faces.points(settings, exemplar))
         full = "Face Marked" if marked else "Mark Face..."

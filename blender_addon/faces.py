@@ -9,15 +9,15 @@ from typing import Any
 
 import bpy
 
-from . import jobfolder, properties
+from . import estimates, jobfolder, portraits, properties
 from .exemplar_picture import Picture, PictureError, load_picture
 from .places import NEEDED, PLACES, Point
 
 LANDMARKS = "exemplar_landmarks"
 """Field of a request: places by name, until :func:`hand_over` makes a file of them."""
 
-COLORS_ONLY = "stylize.look=colour"
-"""The backend's setting that needs no face and leaves the shape alone."""
+COLORS_ONLY = "colour"
+"""The look that needs no face and leaves the shape alone."""
 
 
 class ChangedPictureError(Exception):
@@ -44,12 +44,19 @@ def points(settings: bpy.types.PropertyGroup, exemplar: str) -> dict[str, Point]
 
 def colors_only(settings: bpy.types.PropertyGroup, exemplar: str) -> bool:
     """True when only colors and strokes are taken from this exemplar."""
+    return look(settings, exemplar) == COLORS_ONLY
+
+
+def look(settings: bpy.types.PropertyGroup, exemplar: str) -> str:
+    """How an exemplar is read: what was said of it alone, else what is chosen for all."""
     entry = find(settings, exemplar)
-    return entry is not None and bool(entry.colors_only)
+    return COLORS_ONLY if entry is not None and entry.colors_only else str(settings.look)
 
 
 def settled(settings: bpy.types.PropertyGroup, exemplar: str) -> bool:
     """True when it does not matter whether the detector finds a face in this exemplar."""
+    if portraits.chosen(settings) is not None:  # which show the faces themselves
+        return True
     return colors_only(settings, exemplar) or bool(points(settings, exemplar))
 
 
@@ -86,16 +93,18 @@ def clear(settings: bpy.types.PropertyGroup, exemplar: str) -> bool:
 
 
 def apply(request: dict[str, Any], settings: bpy.types.PropertyGroup, exemplar: str) -> None:
-    """Put into a request what was said about its exemplar.
+    """Put into a request how its exemplar is read, and what was said about the face in it.
 
     Raises:
         ChangedPictureError: The file has another size than the one that was marked.
     """
     request.pop(LANDMARKS, None)
-    others = [item for item in request.get("overrides", ()) if item != COLORS_ONLY]
-    if colors_only(settings, exemplar):
-        others.append(COLORS_ONLY)
-    elif marked := points(settings, exemplar):
+    setting, chosen = f"{properties.LOOK}=", look(settings, exemplar)
+    others = [item for item in request.get("overrides", ()) if not item.startswith(setting)]
+    if chosen != estimates.default(properties.LOOK):
+        others.append(f"{setting}{chosen}")
+    marked = points(settings, exemplar)
+    if marked and chosen != COLORS_ONLY and not portraits.concerns(request):
         _check_same(find(settings, exemplar), exemplar)
         request[LANDMARKS] = {
             name: [round(value, 2) for value in point] for name, point in marked.items()
@@ -103,17 +112,6 @@ def apply(request: dict[str, Any], settings: bpy.types.PropertyGroup, exemplar: 
     request.pop("overrides", None)
     if others:
         request["overrides"] = others
-
-
-def refresh(request: dict[str, Any], settings: bpy.types.PropertyGroup) -> None:
-    """Put into an earlier request what has been said about its exemplar since.
-
-    Raises:
-        ChangedPictureError: See :func:`apply`.
-    """
-    exemplar = str(request.get("exemplar", ""))
-    if settled(settings, exemplar):
-        apply(request, settings, exemplar)
 
 
 def hand_over(folder: Path, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,14 +37,23 @@ def create_job_folder(output: Path, capture: Path) -> Path:
     Raises:
         OSError: ``output`` cannot be written.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    stem = safe_name(capture.stem)
+    return create_numbered_folder(output, capture.stem)
+
+
+def create_numbered_folder(parent: Path, name: str) -> Path:
+    """Make a new folder ``parent/<name>-NNN``.
+
+    Raises:
+        OSError: ``parent`` cannot be written.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    stem = safe_name(name)
     for number in range(1, 10000):
-        folder = output / f"{stem}-{number:03d}"
+        folder = parent / f"{stem}-{number:03d}"
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
             return folder
-    raise OSError(f"{output} already holds 9999 jobs of this capture")
+    raise OSError(f"{parent} already holds 9999 folders called {stem}")
 
 
 def write_request(job: Path, request: Mapping[str, Any]) -> None:
@@ -171,3 +180,10 @@ def newest_result(job: Path) -> Path | None:
     """The result folder written last, whichever style it belongs to."""
     found = [path.parent for path in job.glob("styles/*/result/report.json")]
     return max(found, key=lambda folder: (folder / "report.json").stat().st_mtime, default=None)
+
+
+def newest_portraits(job: Path) -> str:
+    """Name of the style whose portraits were finished last; empty without any."""
+    found = list(job.glob("styles/*/portraits2d/step.json"))
+    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
+    return "" if newest is None else newest.parents[1].name

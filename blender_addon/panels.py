@@ -5,7 +5,16 @@ from __future__ import annotations
 
 import bpy
 
-from . import estimates, exemplar_panel, preferences, properties, session
+from . import (
+    estimates,
+    exemplar_panel,
+    faces,
+    portraits,
+    portraits_panel,
+    preferences,
+    properties,
+    session,
+)
 from .capture_check import Finding
 from .job_panel import TOONIFY3D_PT_job
 from .operators.job import restyle_objection
@@ -43,8 +52,8 @@ class TOONIFY3D_PT_main(_Panel, bpy.types.Panel):  # noqa: N801 - Blender's nami
         row.prop(settings, "exemplar")
         row.operator("toonify3d.add_exemplars", text="", icon="ADD")
         exemplar_panel.draw_exemplars(layout, settings)
-        layout.prop(settings, "strength")
-        _draw_features(layout, settings)
+        _draw_shape(layout, settings)
+        portraits_panel.draw_portraits(layout, settings)
         layout.label(text="3. The Avatar")
         _column(layout).prop(settings, "preset")
         _draw_estimate(layout, settings)
@@ -127,8 +136,21 @@ def _draw_estimate(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup
     draw_text(column, text, icon="TIME")
 
 
-def _draw_features(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
-    """A closed sub-panel: the strength of single features, and what takes it all back."""
+def _draw_shape(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
+    """Look and shape; pale where painted portraits, or the look itself, leave nothing to choose."""
+    painted = portraits.chosen(settings) is not None
+    bends = not painted and settings.look != faces.COLORS_ONLY
+    look, shape = _column(layout), layout.column()
+    look.active, shape.active = not painted, bends
+    look.prop(settings, "look")
+    shape.prop(settings, "strength")
+    _draw_features(layout, settings, active=bends)
+
+
+def _draw_features(
+    layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup, *, active: bool
+) -> None:
+    """A closed sub-panel: what single features take, and what takes it all back."""
     header, body = layout.panel("TOONIFY3D_features", default_closed=True)
     changed = len(changed_features(settings))
     header.label(text=f"Features ({changed} changed)" if changed else "Features")
@@ -136,8 +158,9 @@ def _draw_features(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup
     if body is None:
         return
     column = _column(body)
+    column.active = active
     for name in properties.FEATURES:
-        column.prop(settings, name, slider=True)
+        column.prop(settings, name, slider=True)  # Symmetric is a checkbox, which ignores that
     note = body.column(align=True)
     note.active = False
     draw_text(note, "0 keeps the person's own, 1 follows the exemplar", icon="INFO")

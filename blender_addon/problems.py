@@ -19,6 +19,8 @@ class Advice:
     operator: str = ""
 
 
+_PORTRAITS = "toonify3d.choose_portraits"
+
 _ADVICE = {
     "no_python": Advice("Choose the backend's Python again", "toonify3d.open_preferences"),
     "died": Advice("Check the backend in the preferences", "toonify3d.open_preferences"),
@@ -29,6 +31,11 @@ _ADVICE = {
     "out_of_memory": Advice("Choose a smaller preset, or set the viewport to Solid"),
     "no_face": Advice("Film again, starting in front of the face"),
     "exemplar_landmarks": Advice("Mark the face again, nearer to where it is drawn"),
+    "no_portraits": Advice("Choose the painted portraits again, then Resume", _PORTRAITS),
+    "portraits_missing": Advice("Choose the painted portraits again, then Resume", _PORTRAITS),
+    "portraits_names": Advice("Give them the names they were exported with, then Resume"),
+    "portraits_size": Advice("Give it the size it was exported with, then Resume"),
+    "portraits_unreadable": Advice("Save it again, then Resume"),
     "job_gone": Advice("Start it again; keep the job's folder while it runs"),
     "defect": Advice("This is a defect: please send the report", "toonify3d.copy_report"),
 }

@@ -15,6 +15,19 @@ PRESETS = (
     ("paper", "Paper", "The settings of the 3DToonify paper: hours on a large GPU"),
 )
 
+LOOKS = (
+    ("auto", "Automatic", "Chosen by the picture", 0),
+    ("toon", "Toon", "Smooth colors; eyes, brows and lips as they are drawn", 1),
+    ("cel", "Cel", "Flat tones with hard edges between them", 2),
+    ("paint", "Paint", "Brush strokes, laid on as in the exemplar", 3),
+    ("hatch", "Hatch", "Strokes of chalk or an engraver's lines", 4),
+    ("ink", "Ink", "Two tones and drawn lines", 5),
+    ("colour", "Colors and Strokes", "No face is needed; the person keeps the shape", 6),
+)
+"""Values of the backend's setting behind the look. The numbers are what a .blend holds."""
+
+LOOK = "stylize.look"
+
 FEATURES = {
     "eyes": "stylize.eyes_weight",
     "brows": "stylize.brows_weight",
@@ -22,21 +35,29 @@ FEATURES = {
     "mouth": "stylize.mouth_weight",
     "jaw": "stylize.jaw_weight",
     "head": "stylize.oval_weight",
+    "expression": "stylize.expression",
+    "symmetric": "stylize.symmetric",
 }
-"""Sliders of single features and the backend's settings behind them."""
+"""What is chosen for single features, and the backend's settings behind it."""
+
+
+def _slider(label: str, setting: str, **options: Any) -> Any:
+    """A slider for a setting; tooltip, limits and default are the backend's own."""
+    low, high = estimates.limits(setting)
+    return bpy.props.FloatProperty(
+        name=label,
+        description=estimates.doc(setting),
+        min=low,
+        max=high,
+        default=estimates.default(setting),
+        subtype="FACTOR",
+        **options,
+    )
 
 
 def _feature(name: str) -> Any:
-    """A slider for one feature; its tooltip is the backend's own."""
-    setting = FEATURES[name]
-    return bpy.props.FloatProperty(
-        name=name.title(),
-        description=estimates.doc(setting),
-        min=0.0,
-        max=2.0,
-        default=estimates.default(setting),
-        subtype="FACTOR",
-    )
+    """A slider for one feature."""
+    return _slider(name.title(), FEATURES[name])
 
 
 def _live_changed(settings: bpy.types.PropertyGroup, _: bpy.types.Context) -> None:
@@ -109,27 +130,38 @@ class ToonifySettings(bpy.types.PropertyGroup):
     )
     more_exemplars: bpy.props.CollectionProperty(type=ToonifyExemplar)
     faces: bpy.props.CollectionProperty(type=ToonifyFace)
+    portraits: bpy.props.StringProperty(
+        name="Painted Folder",
+        description="Folder of the portraits that you painted, or made with any other program, "
+        "under the names they were exported with; empty lets the exemplar make them",
+        subtype="DIR_PATH",
+        options=compat.path_options(),
+    )
     preset: bpy.props.EnumProperty(
         name="Preset",
         description="How much time and memory to spend",
         items=PRESETS,
         default="preview",
     )
-    strength: bpy.props.FloatProperty(
-        name="Shape Strength",
-        description=estimates.doc("stylize.strength"),
-        min=0.0,
-        max=1.5,
-        soft_max=1.2,
-        default=estimates.default("stylize.strength"),
-        subtype="FACTOR",
+    look: bpy.props.EnumProperty(
+        name="Look",
+        description=estimates.doc(LOOK),
+        items=LOOKS,
+        default=estimates.default(LOOK),
     )
+    strength: _slider("Shape Strength", "stylize.strength", soft_max=1.2)
     eyes: _feature("eyes")
     brows: _feature("brows")
     nose: _feature("nose")
     mouth: _feature("mouth")
     jaw: _feature("jaw")
     head: _feature("head")
+    expression: _feature("expression")
+    symmetric: bpy.props.BoolProperty(
+        name="Symmetric",
+        description=estimates.doc(FEATURES["symmetric"]),
+        default=estimates.default(FEATURES["symmetric"]),
+    )
     check_capture: bpy.props.BoolProperty(
         name="Check the Inputs First",
         description="Look at film and exemplars for some seconds and say what is wrong with them "

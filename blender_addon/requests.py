@@ -5,7 +5,7 @@ from typing import Any
 
 import bpy
 
-from . import estimates, faces, preferences, properties
+from . import estimates, faces, portraits, preferences, properties
 
 SETUP_MISSING = "First set up 3DToonify in the add-on's preferences"
 
@@ -33,7 +33,8 @@ def build_request(
         exemplar: Another exemplar than the first.
 
     Raises:
-        FileNotFoundError: An input does not exist; the message is one sentence.
+        FileNotFoundError: An input does not exist, or no portrait is in the painted ones' folder;
+            the message is one sentence.
         ChangedPictureError: An exemplar is another picture than the one whose face was marked.
     """
     settings = context.scene.toonify3d
@@ -47,14 +48,30 @@ def build_request(
         changed = changed_features(settings)
         if changed:
             request["overrides"] = changed
-        faces.apply(request, settings, exemplar or settings.exemplar)
+        _apply_style(request, settings, exemplar or settings.exemplar)
     if command == "refine":
         request["longer"] = round(settings.longer, 2)
     return request
 
 
+def refresh(request: dict[str, Any], settings: bpy.types.PropertyGroup) -> None:
+    """Put into an earlier request what has been said since about its exemplar and portraits.
+
+    Raises:
+        FileNotFoundError, ChangedPictureError: See :func:`build_request`.
+    """
+    exemplar = str(request.get("exemplar", ""))
+    if faces.settled(settings, exemplar) or portraits.concerns(request):
+        _apply_style(request, settings, exemplar)
+
+
+def _apply_style(request: dict[str, Any], settings: bpy.types.PropertyGroup, exemplar: str) -> None:
+    portraits.apply(request, settings)
+    faces.apply(request, settings, exemplar)
+
+
 def changed_features(settings: bpy.types.PropertyGroup) -> list[str]:
-    """The feature sliders that were moved, as NAME=VALUE of the backend's settings."""
+    """What was changed of the features, as NAME=VALUE of the backend's settings."""
     return [
         f"{setting}={getattr(settings, name):.4g}"
         for name, setting in properties.FEATURES.items()

@@ -22,6 +22,7 @@ from .doctor import BackendCheck
 from .face_check import FaceCheck
 from .homes import Watch, scene_of
 from .job import Job, JobQueue, JobState
+from .portraits import PortraitExport
 from .setup_backend import BackendSetup
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ setup = BackendSetup()
 capture_check = CaptureCheck()
 face_check = FaceCheck()
 bake = Bake()
+portrait_export = PortraitExport()
 watch = Watch(queue)
 
 _start_after_check = ""
@@ -49,6 +51,7 @@ def tick() -> bool:
     changed |= _poll_setup()
     changed |= _poll_input_checks()
     changed |= _poll_bake()
+    changed |= portrait_export.poll()
     for job in queue.jobs:
         if job.state is JobState.DONE and not job.imported and job.started_at:
             job.imported = True
@@ -69,7 +72,7 @@ def ensure_timer() -> None:
 
 def _on_timer() -> float | None:
     tick()
-    others = (check, setup, capture_check, face_check, bake)
+    others = (check, setup, capture_check, face_check, bake, portrait_export)
     busy = queue.busy or any(item.running for item in others)
     return PERIOD_S if busy else None
 
@@ -300,6 +303,7 @@ def close() -> None:
     face_check.close()
     face_editor.close()
     bake.close()
+    portrait_export.close()
     pictures.close()
     lookup.forget()
     _live_seen, _measured = (), None

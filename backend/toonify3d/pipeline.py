@@ -34,7 +34,9 @@ from .service.job import JobFolder
 from .service.reporter import Listener, Reporter, cancel_on_signals
 from .service.request import Request
 from .settings import JobSettings
+from .snr.light_grid import LightGrid
 from .steps import RunContext, run_step, run_whole, write_report
+from .training.joint_colors import JointTexture
 from .training.refined_cameras import with_refined_cameras
 from .training.stage1 import load_prior, train_prior
 from .training.stage2 import adapt_geometry, load_geometry
@@ -157,6 +159,11 @@ def _style_steps(context: RunContext, scene: Scene, settings: JobSettings, style
     run_step(context, "portraits", folders["portraits"], keys["portraits"], portraits)
     stylized = load_stylized(folders["portraits"], scene)
 
+    def light() -> LightGrid | None:
+        """The room's light as far as it was taken out of the portraits."""
+        taken = (context.records["portraits"].figures.get("room_light") or {}).get("strength", 0.0)
+        return room.grid(taken, device, stylized.calm)
+
     def geometry() -> dict[str, Any]:
         adapt_geometry(
             scene,
@@ -167,6 +174,10 @@ def _style_steps(context: RunContext, scene: Scene, settings: JobSettings, style
             chosen.geometry,
             device,
             reporter,
+            settings.prior,
+            JointTexture(chosen.texture, stylized.palette, light())
+            if chosen.geometry.joins
+            else None,
         )
         return _metrics(folders["geometry"])
 
@@ -174,7 +185,6 @@ def _style_steps(context: RunContext, scene: Scene, settings: JobSettings, style
     shape = load_geometry(prior, folders["geometry"], device)
 
     def texture() -> dict[str, Any]:
-        taken = (context.records["portraits"].figures.get("room_light") or {}).get("strength", 0.0)
         adapt_texture(
             scene,
             shape,
@@ -184,7 +194,7 @@ def _style_steps(context: RunContext, scene: Scene, settings: JobSettings, style
             chosen.texture,
             device,
             reporter,
-            light=room.grid(taken, device, stylized.calm),
+            light=light(),
         )
         return _metrics(folders["texture"])
 

@@ -301,7 +301,8 @@ def step_keys(job: JobFolder, settings: JobSettings, style: Style | None) -> dic
         *(() if style.landmarks_sha256 is None else (style.landmarks_sha256,)),
         *(() if style.stylizer in ("builtin", "folder") else (_adapter_key(chosen.adapter),)),
     )
-    keys["geometry"] = step_key("geometry", keys["portraits"], chosen.geometry)
+    joint = (chosen.texture,) if chosen.geometry.joins else ()  # it learns both at once
+    keys["geometry"] = step_key("geometry", keys["portraits"], chosen.geometry, *joint)
     keys["texture"] = step_key("texture", keys["geometry"], chosen.texture)
     keys["asset"] = step_key("asset", keys["texture"], chosen.asset)
     return keys

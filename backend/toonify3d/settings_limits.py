@@ -20,11 +20,14 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "prior.fields.view_input": ("direction", "reflection"),
     "prior.fields.level_features": (2, 4, 8),
     "prior.sampler": ("guided", "hierarchical"),
+    "prior.reduction": ("mean", "rays", "sum"),
     "stylize.look": LOOKS,
 }
 _ANY = (-math.inf, math.inf)
 _AT_LEAST_ONE = (1, math.inf)
 _SHARE = (0.0, 1.0)
+_BETA = (0.0, 0.999999)
+_ABOVE_ZERO = (1e-30, 1.0)
 _SIDE = (32, 8192)
 LIMITS: dict[str, tuple[float, float]] = {
     "capture.max_frames": (3, 10_000),
@@ -61,6 +64,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "prior.samples": (2, math.inf),
     "prior.coarse_samples": (2, math.inf),
     "prior.error_guided": _SHARE,
+    "prior.adam_beta2": _BETA,
+    "prior.adam_epsilon": _ABOVE_ZERO,
     "prior.lr_final": _SHARE,
     "prior.cooldown": _SHARE,
     "prior.inv_s_start": _AT_LEAST_ONE,
@@ -73,6 +78,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "prior.guide_resolution": (8, 1024),
     "prior.guide_interval": _AT_LEAST_ONE,
     "prior.hull_inset": _ANY,
+    "prior.silhouette_band": _SHARE,
     "stylize.strength": (0.0, 1.5),
     "stylize.oval_weight": (0.0, 2.0),
     "stylize.jaw_weight": (0.0, 2.0),
@@ -95,6 +101,9 @@ LIMITS: dict[str, tuple[float, float]] = {
     "adapter.style_degree": _SHARE,
     "geometry.steps": _AT_LEAST_ONE,
     "geometry.rays": _AT_LEAST_ONE,
+    "geometry.silhouette_band": _SHARE,
+    "geometry.adam_beta2": _BETA,
+    "geometry.adam_epsilon": _ABOVE_ZERO,
     "geometry.samples": (2, math.inf),
     "geometry.search_steps": (2, math.inf),
     "geometry.coarse_resolution": (8, 1024),
@@ -120,11 +129,15 @@ LIMITS: dict[str, tuple[float, float]] = {
     "texture.discriminator_every": _AT_LEAST_ONE,
     "texture.patch": (2, 256),
     "texture.patches": _AT_LEAST_ONE,
+    "texture.discriminator_width": _AT_LEAST_ONE,
     "texture.palette_colors": (2, 256),
     "texture.discriminator_from": _SHARE,
     "texture.discriminator_ramp": _SHARE,
     "texture.lr_final": _SHARE,
     "texture.rays": _AT_LEAST_ONE,
+    "texture.silhouette_band": _SHARE,
+    "texture.adam_beta2": _BETA,
+    "texture.adam_epsilon": _ABOVE_ZERO,
     "texture.samples": (2, math.inf),
     "texture.coarse_samples": (2, math.inf),
     "texture.width": _AT_LEAST_ONE,

@@ -16,22 +16,26 @@ from .pipeline import EXPECTED_SECONDS
 from .portrait2d.settings import StylizeSettings
 from .settings import PRESETS, JobSettings, StyleSettings, preset_settings
 from .settings_doc import field_docs
+from .settings_limits import CHOICES, LIMITS
 
 EXPECTED_RSS_GB = {"base": 1.0, "frames": 0.6}
 """Resident memory of the preview preset: 1.6 GB measured, about 0.6 of it in the frames."""
 
 
 _PARTS = ("eyes", "brows", "nose", "mouth", "jaw", "oval")
-SLIDERS = ("strength", *(f"{part}_weight" for part in _PARTS))
+SHOWN = ("look", "strength", *(f"{part}_weight" for part in _PARTS), "expression", "symmetric")
 """The settings of the 2D portraits that the add-on shows."""
 
 
 def settings_table() -> dict[str, Any]:
-    """Meaning and default of what the add-on shows, and per preset what it costs."""
+    """Meaning, default and values of what the add-on shows, and per preset what it costs."""
     docs, defaults = field_docs(StylizeSettings), StylizeSettings()
+    shown = [f"stylize.{name}" for name in SHOWN]
     return {
-        "docs": {f"stylize.{name}": _one_line(docs[name]) for name in SLIDERS},
-        "defaults": {f"stylize.{name}": getattr(defaults, name) for name in SLIDERS},
+        "docs": {f"stylize.{name}": _one_line(docs[name]) for name in SHOWN},
+        "defaults": {f"stylize.{name}": getattr(defaults, name) for name in SHOWN},
+        "limits": {name: list(LIMITS[name]) for name in shown if name in LIMITS},
+        "choices": {name: list(CHOICES[name]) for name in shown if name in CHOICES},
         "seconds": EXPECTED_SECONDS,
         "rss_gb": EXPECTED_RSS_GB,
         "work": {name: _work(name) for name in PRESETS},

@@ -123,7 +123,7 @@ class ToonifyOtRemoveExemplar(bpy.types.Operator):
 
 
 class ToonifyOtResetFeatures(bpy.types.Operator):
-    """Put the sliders of all features back to where they were at the start."""
+    """Put all features, the expression and the symmetry back to what they were at the start."""
 
     bl_idname = "toonify3d.reset_features"
     bl_label = "Reset Features"
@@ -131,9 +131,9 @@ class ToonifyOtResetFeatures(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
-        """Needs a slider that was moved."""
+        """Needs a feature that was changed."""
         if not changed_features(context.scene.toonify3d):
-            cls.poll_message_set("No slider has been moved")
+            cls.poll_message_set("No feature has been changed")
             return False
         return True
 

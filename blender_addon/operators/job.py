@@ -9,7 +9,7 @@ import bpy
 from .. import faces, jobfolder, lookup, preferences, properties, report, session
 from ..homes import belongs_here, scene_of
 from ..job import Job, JobState
-from ..requests import SETUP_MISSING, build_request, exemplars, missing_input
+from ..requests import SETUP_MISSING, build_request, exemplars, missing_input, refresh
 from ..scene import importer
 
 
@@ -41,7 +41,8 @@ def _submit_all(context: bpy.types.Context, folder: Path, requests: list[dict[st
         _submit(context, folder, request, after=first)
 
 
-def _current_folder(context: bpy.types.Context) -> Path | None:
+def current_folder(context: bpy.types.Context) -> Path | None:
+    """The folder of the job that is shown, else of the one that the .blend remembers."""
     job = session.queue.current
     return job.folder if job is not None else properties.absolute(context.scene.toonify3d.job)
 
@@ -143,7 +144,7 @@ class ToonifyOtStylize(bpy.types.Operator):
 
 def _job_objection(context: bpy.types.Context, what: str) -> str:
     """Why nothing can be done with the current job's folder; empty when something can."""
-    folder = _current_folder(context)
+    folder = current_folder(context)
     if folder is None:
         return f"{what} needs a job: stylize first, or open one"
     job = session.queue.current
@@ -162,6 +163,10 @@ def restyle_objection(context: bpy.types.Context) -> str:
     return reason or missing_input(context, capture=False)
 
 
+_REFUSED = ("exemplar_", "portraits_", "no_portraits")
+"""Codes of problems with what a style is made of: it is asked for again once that is mended."""
+
+
 class _JobFolderOperator:
     """Shared by what needs a job folder that nobody works in."""
 
@@ -178,7 +183,7 @@ class _JobFolderOperator:
         return _job_objection(context, cls.bl_label)
 
     def _start(self, context: bpy.types.Context, *requests: dict[str, Any]) -> set[str]:
-        folder = _current_folder(context)
+        folder = current_folder(context)
         if folder is None or not _has_job(folder):
             self.report({"ERROR"}, f"There is no job in {folder}")
             return {"CANCELLED"}
@@ -201,12 +206,12 @@ class ToonifyOtResume(_JobFolderOperator, bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Start the worker on the same folder; one that never got going starts anew."""
-        folder = _current_folder(context)
+        folder = current_folder(context)
         request = build_request(context, "resume")
         earlier = _asked_before(folder)
         try:
             if earlier is not None:
-                faces.refresh(earlier, context.scene.toonify3d)
+                refresh(earlier, context.scene.toonify3d)
                 request = earlier
                 if folder is not None and request["command"] == "stylize":
                     _submit_all(context, folder, [request])
@@ -218,13 +223,13 @@ class ToonifyOtResume(_JobFolderOperator, bpy.types.Operator):
 
 
 def _asked_before(folder: Path | None) -> dict[str, Any] | None:
-    """What to ask again, as the backend has not recorded it: it refused the exemplar, or died."""
+    """What to ask again, as the backend refused exemplar or portraits, or died before all that."""
     if folder is None:
         return None
     job = session.queue.current
     code = job.problem.code if job is not None and job.problem is not None else ""
     begun = _has_job(folder)
-    if begun and not code.startswith("exemplar_"):
+    if begun and not code.startswith(_REFUSED):
         return None
     request = (job.request if job is not None else None) or jobfolder.read_request(folder)
     wanted = {"stylize", "restyle"} if begun else {"stylize"}
@@ -338,7 +343,7 @@ class ToonifyOtOpenFolder(bpy.types.Operator):
 
     def execute(self, context: bpy.types.Context) -> set[str]:
         """Open the folder."""
-        folder = _current_folder(context)
+        folder = current_folder(context)
         if folder is None or not folder.is_dir():
             self.report({"ERROR"}, f"The job folder is gone: {folder}")
             return {"CANCELLED"}

@@ -62,6 +62,20 @@ def bake(arguments):
     sys.exit(0)
 
 
+def portraits(arguments):
+    """Three frames, as ``toonify3d portraits`` writes them; a film called "dark" has none."""
+    job, target = Path(arguments[0]), Path(arguments[arguments.index("--export") + 1])
+    if target.exists() and any(target.iterdir()):
+        sys.exit("toonify3d: It is not an empty folder.")
+    if "dark" in job.name:
+        sys.exit("toonify3d: No frame looks at the front of the head.")
+    for number in (3, 8, 21):
+        write_image(target / f"{number:04d}.png", 8, lambda y, x: (200, 160, 140))
+    (target / "arguments.json").write_text(json.dumps(arguments))
+    sys.stdout.write("a warning of some library\n")
+    sys.exit(0)
+
+
 def write_image(path, size, color_at):
     """An RGB PNG without any library; colour by (row, column)."""
     rows = b"".join(
@@ -86,6 +100,8 @@ if sys.argv[3:4] == ["face"]:
     face(sys.argv[5:])
 if sys.argv[3:4] == ["bake"]:
     bake(sys.argv[4:])
+if sys.argv[3:4] == ["portraits"]:
+    portraits(sys.argv[4:])
 assert sys.argv[1:5] == ["-m", "toonify3d", "worker", "--job"], sys.argv
 job = Path(sys.argv[5])
 request = json.loads((job / "request.json").read_text("utf-8"))
@@ -140,9 +156,16 @@ def report(state="running", step=0, **fields):
     link.send_status(document)
 
 
-settled = "exemplar_landmarks" in request or "stylize.look=colour" in request.get("overrides", ())
+settled = "exemplar_landmarks" in request or "portraits" in request
+settled |= "stylize.look=colour" in request.get("overrides", ())
 if "faceless" in Path(request.get("exemplar", "")).stem and not settled:
     report("failed", 0, problem={"code": "exemplar_no_face", "message": "Use --set, says the CLI."})
+    link.close()
+    sys.exit(2)
+brought = Path(request.get("portraits", "none"))
+if brought.is_dir() and not (brought / "0008.png").exists():  # found out after minutes
+    write_json(job / "job.json", {})
+    report("failed", 9, problem={"code": "portraits_names", "message": "No picture is named so."})
     link.close()
     sys.exit(2)
 for step in range(100 if manner not in ("slow", "deaf", "detached") else 3000):

@@ -152,6 +152,12 @@ def _before_the_start(result):
     assert "Colors and Strokes Only" in result["colors_panel"] and result["marks_stay"]
     assert result["cleared"] == [False, 1]  # the other exemplar keeps its marks
     assert "No face was found" in result["asked_again"]
+    settled, overrides, (shown, operators) = result["look_colors"]
+    assert settled and overrides == ["stylize.look=colour"]
+    assert "No face" not in shown and "Colors and Strokes Only" in shown
+    assert "toonify3d.clear_face" not in operators  # there is nothing to take back
+    assert result["look_of_one"] == ["stylize.look=colour"]
+    assert result["look_of_all"] == ["stylize.look=ink"]
 
 
 def _several(result):

@@ -206,10 +206,35 @@ def test_features_in_blender(extension_zip, tmp_path, version):
     assert result["away"] == "Elsewhere" and result["came_into"] == [1, 0]
     assert result["dropped"] == ["new.MOV", "a.png", "b.jpg"]
     assert "neither" in result["drop_refused"]
-    table = json.loads(estimates.SETTINGS.read_text("utf-8"))["docs"]
-    for name, setting in (("strength", "strength"), ("jaw", "jaw_weight"), ("head", "oval_weight")):
-        assert result["tooltips"][name] + "." == table[f"stylize.{setting}"]
+    _settings_are_the_backends(result)
     assert result["left"] == []
+
+
+def _settings_are_the_backends(result):
+    """Tooltips, limits, defaults and choices of the panel, and what it sends."""
+    from toonify3d.settings import apply_overrides, preset_settings
+    from toonify3d.settings_limits import CHOICES, LIMITS
+
+    table = json.loads(estimates.SETTINGS.read_text("utf-8"))
+    assert {name: text + "." for name, text in result["tooltips"].items()} == table["docs"]
+    for name, (low, high) in result["limits"].items():
+        assert (low, high) == pytest.approx(LIMITS[name])
+    assert set(result["limits"]) == set(table["limits"])
+    _, style = preset_settings("preview")
+    for name, value in result["defaults"].items():
+        assert value == pytest.approx(getattr(style.stylize, name.removeprefix("stylize."))), name
+    # The numbers are what saved files hold: they must stay.
+    assert result["looks"] == {
+        "auto": 0, "toon": 1, "cel": 2, "paint": 3, "hatch": 4, "ink": 5, "colour": 6
+    }  # fmt: skip
+    assert set(result["looks"]) == set(CHOICES["stylize.look"])
+    assert {"look", "expression", "symmetric"} <= set(result["choices_drawn"])
+    sent = apply_overrides(*preset_settings("preview"), result["requests"][0]["overrides"])[1]
+    assert (sent.stylize.look, sent.stylize.symmetric) == ("ink", False)
+    assert (sent.stylize.expression, sent.stylize.jaw_weight) == (0.4, 0.0)
+    # The arrow in the title takes the features back, expression and symmetry among them.
+    assert "Features (5 changed)" in result["changed"]
+    assert result["reset"] == ["stylize.look=ink"] and result["reset_all"] is None
 
 
 def _check_of_the_capture(result):
@@ -239,6 +264,7 @@ def _several_exemplars(result):
     assert [r["command"] for r in result["requests"]] == ["stylize", "restyle", "restyle"]
     assert [Path(r["exemplar"]).stem for r in result["requests"]] == ["toon", "ink", "clay"]
     wanted = ["stylize.eyes_weight=1.5", "stylize.jaw_weight=0", "stylize.oval_weight=0.5"]
+    wanted += ["stylize.expression=0.4", "stylize.symmetric=0", "stylize.look=ink"]
     assert all(r["overrides"] == wanted for r in result["requests"])
     assert result["ends"] == ["DONE"] * 3 and result["avatars"] == ["clay", "ink", "toon"]
     first, second, third = result["places"]

@@ -122,14 +122,17 @@ def _vectors(seed: int, *shape: int) -> tuple[np.ndarray, torch.Tensor]:
 
 
 MASK = np.array([1.0, 0.0, 1.0, 1.0, 0.0])
+REDUCTIONS = {"mean": 1.0, "rays": 1.0, "sum": 3.0}
+"""What a mean over MASK's three rays is to be multiplied by."""
 
 
 def test_eq_02_depth_loss() -> None:
-    """|M (D^ - D)|_1 per masked ray."""
+    """|M (D^ - D)|_1 per masked ray, or summed as printed."""
     (a, rendered), (b, observed) = _vectors(1, 5), _vectors(2, 5)
     want = sum(m * abs(x - y) for m, x, y in zip(MASK, a, b, strict=True)) / MASK.sum()
-    got = losses.depth_loss(rendered, observed, torch.tensor(MASK))
-    assert float(got) == pytest.approx(want, rel=1e-5)
+    for reduction, factor in REDUCTIONS.items():
+        got = losses.depth_loss(rendered, observed, torch.tensor(MASK), reduction)
+        assert float(got) == pytest.approx(factor * want, rel=1e-5), reduction
 
 
 def test_eq_03_surface_loss() -> None:
@@ -137,7 +140,9 @@ def test_eq_03_surface_loss() -> None:
     value, sdf = _vectors(3, 5)
     signed = sdf - 0.5
     want = sum(m * abs(v - 0.5) for m, v in zip(MASK, value, strict=True)) / MASK.sum()
-    assert float(losses.surface_loss(signed, torch.tensor(MASK))) == pytest.approx(want, rel=1e-5)
+    for reduction, factor in REDUCTIONS.items():
+        got = losses.surface_loss(signed, torch.tensor(MASK), reduction)
+        assert float(got) == pytest.approx(factor * want, rel=1e-5), reduction
 
 
 def test_eq_04_weights_of_the_sum() -> None:
@@ -168,14 +173,28 @@ def test_eq_04_total_is_the_sum(tmp_path) -> None:
 
 
 def test_eq_05_08_13_masked_color_loss() -> None:
-    """|M (C^ - C)|_1 per masked ray and channel: the same function in all three stages."""
+    """|M (C^ - C)|_1, the same function in all three stages.
+
+    Per masked ray and channel, as the L1 norm per masked ray (NeuS), or summed as printed.
+    """
     (a, rendered), (b, observed) = _vectors(4, 5, 3), _vectors(5, 5, 3)
     want = 0.0
     for ray in range(5):
         for channel in range(3):
             want += MASK[ray] * abs(a[ray, channel] - b[ray, channel])
-    got = losses.color_loss(rendered, observed, torch.tensor(MASK))
-    assert float(got) == pytest.approx(want / (3 * MASK.sum()), rel=1e-5)
+    mask = torch.tensor(MASK)
+    for reduction, divisor in {"mean": 9.0, "rays": 3.0, "sum": 1.0}.items():
+        got = losses.color_loss(rendered, observed, mask, reduction)
+        assert float(got) == pytest.approx(want / divisor, rel=1e-5), reduction
+    assert losses.color_loss(rendered, observed, mask) == losses.color_loss(
+        rendered, observed, mask, "mean"
+    )
+
+
+@pytest.mark.parametrize("stage", [PAPER, PAPER_GEOMETRY, PAPER_TEXTURE], ids=["I", "II", "III"])
+def test_the_paper_preset_sums_channels_as_neus_does(stage) -> None:
+    assert stage.reduction == "rays"
+    assert type(stage)().reduction == "mean"  # the fast presets' figures hang on it
 
 
 def test_eq_06_binary_cross_entropy() -> None:
@@ -191,7 +210,9 @@ def test_eq_07_eikonal() -> None:
     """(|grad F_geo| - 1)^2, mean over points; zero for a true distance field."""
     value, gradient = _vectors(7, 20, 3)
     want = np.mean([(math.sqrt(sum(c * c for c in row)) - 1.0) ** 2 for row in value])
-    assert float(losses.eikonal_loss(gradient)) == pytest.approx(want, rel=1e-9)
+    for reduction, factor in {"mean": 1.0, "rays": 1.0, "sum": 20.0}.items():
+        got = losses.eikonal_loss(gradient, reduction)
+        assert float(got) == pytest.approx(factor * want, rel=1e-9), reduction
     unit = gradient / gradient.norm(dim=1, keepdim=True)
     assert float(losses.eikonal_loss(unit)) == pytest.approx(0.0, abs=1e-14)
 
@@ -203,6 +224,7 @@ def test_eq_09_stage_two_adds_no_stereo() -> None:
     assert (step.weight_mask, step.weight_eikonal, step.weight_mvs) == (0.5, 0.1, 0.0)
     # As printed: nothing forgiven, nothing divided, every sample coloured.
     assert not step.divide_color and step.enough_coverage == 0.0 and step.color_threshold == 0.0
+    assert step.reduction == "rays"
 
 
 def test_eq_10_reflection_times_albedo_along_the_ray() -> None:

@@ -7,6 +7,7 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from analytic_head import BallPrior, KnownBend, make_scene, portraits
 
 from toonify3d.errors import CancelledError, InputError
+from toonify3d.plan import Style, step_keys
 from toonify3d.progress import SilentProgress
 from toonify3d.scene import Normalization
 from toonify3d.settings import preset_settings
 from toonify3d.snr.adapted import AdaptedGeometry, project_to_surface, track_to_prior
-from toonify3d.snr.avatar import StylizedGeometry
+from toonify3d.snr.avatar import StylizedGeometry, StylizedShape
 from toonify3d.snr.fields import FieldSettings, SurfaceSample
 from toonify3d.snr.prior import Prior
 from toonify3d.snr.volume_texture import AppearanceReflection, VolumeTexture
@@ -30,7 +32,11 @@ from toonify3d.training.adaption_settings import (
     GeometryAdaptionSettings,
     TextureAdaptionSettings,
 )
+from toonify3d.training.checkpoint import load_checkpoint
 from toonify3d.training.finetune import FieldFinetune
+from toonify3d.training.joint_colors import JointColors, JointTexture
+from toonify3d.training.palette import style_palette
+from toonify3d.training.settings import TINY
 from toonify3d.training.stage2 import adapt_geometry, load_geometry
 from toonify3d.training.stage3 import adapt_texture, load_avatar
 from toonify3d.training.view_rays import PatchRays
@@ -320,22 +326,136 @@ def test_patches_lie_inside_the_silhouette(captured) -> None:
 # -- ablations and settings -----------------------------------------------------------------------
 
 
+EXEMPLAR = np.repeat(np.array([[[255, 0, 200], [0, 250, 10]]], np.uint8), 2000, axis=0)
+JOINT = replace(HIERARCHICAL, method="deformation", joint=True, steps=3, rays=160)
+
+
 def test_joint_training_brings_its_own_texture(captured, tmp_path: Path) -> None:
     scene, views = captured
-    settings = replace(HIERARCHICAL, method="deformation", joint=True, steps=3, rays=32)
     prior = sphere_prior(FREQUENCY)
-    views_big = views
-    shape = adapt_geometry(
-        scene, prior, views_big, None, tmp_path / "g", settings, "cpu", SilentProgress()
-    )
+    texture = replace(VOLUME, steps=2, weight_norm=True)
+    given = JointTexture(texture, views[0].image)
+
+    def run(**more: JointTexture) -> StylizedShape:
+        folder = tmp_path / "g"
+        return adapt_geometry(
+            scene, prior, views, None, folder, JOINT, "cpu", SilentProgress(), **more
+        )
+
+    with pytest.raises(ValueError, match="joint training"):
+        run()
+    shape = run(texture=given)
     assert isinstance(shape, AdaptedGeometry) and isinstance(shape.texture, VolumeTexture)
+    # It replaces both stages.
+    assert json.loads((tmp_path / "g" / "metrics.json").read_text())["steps"] == 5
     avatar = adapt_texture(
-        scene, shape, views, views[0].image, tmp_path / "t", VOLUME, "cpu", SilentProgress()
+        scene, shape, views, views[0].image, tmp_path / "t", texture, "cpu", SilentProgress()
     )
     assert avatar.texture is shape.texture
     points = torch.rand(20, 3) - 0.5
     loaded = load_avatar(load_geometry(prior, tmp_path / "g", "cpu"), tmp_path / "t", "cpu")
     assert torch.equal(loaded.color(points), avatar.color(points))
+    # Other settings or another exemplar for the colours are another run.
+    before = (tmp_path / "g" / "metrics.json").read_text()
+    run(texture=given._replace(settings=replace(texture, reflection_weight=0.3)))
+    between = (tmp_path / "g" / "metrics.json").read_text()
+    run(texture=given._replace(palette=255 - views[0].image))
+    after = (tmp_path / "g" / "metrics.json").read_text()
+    assert len({json.loads(text)["digest"] for text in (before, between, after)}) == 3
+
+
+def joint_colors(captured, **changes: object) -> tuple[FieldFinetune, JointColors]:
+    scene, views = captured
+    texture = replace(VOLUME, warm_steps=1, **changes)  # type: ignore[arg-type]
+    given = JointTexture(texture, EXEMPLAR)
+    run = FieldFinetune(scene, sphere_prior(FREQUENCY), views, JOINT, given)
+    assert run.colors is not None
+    return run, run.colors
+
+
+def test_joint_training_follows_the_texture_settings(captured) -> None:
+    run, colors = joint_colors(
+        captured, layers=3, width=20, patch=4, palette_colors=5, discriminator_width=6
+    )
+    assert colors.texture.shape == (16, 3, 20, False)
+    assert colors.patches.side == 4 and colors.discriminator.layers[0].out_channels == 6
+    # The exemplar's own colours are in the palette, as in stage III.
+    _, views = captured
+    assert np.array_equal(colors.posterize.palette, style_palette(EXEMPLAR, views, 5))
+    assert not np.array_equal(colors.posterize.palette, style_palette(EXEMPLAR[:0], views, 5))
+    group = run.optimizer().param_groups[-1]
+    assert (group["lr"], group["betas"], group["eps"]) == (1e-2, (0.9, 0.99), 1e-10)
+    learned = {id(p) for module in colors.learned().values() for p in module.parameters()}
+    assert {id(p) for p in group["params"]} == learned
+
+
+def test_joint_training_warm_starts_as_long_as_asked(captured) -> None:
+    errors = []
+    for steps in (1, 150):
+        run, colors = joint_colors(captured)
+        colors.settings = replace(colors.settings, warm_steps=steps)
+        colors._warm_start()
+        points = project_to_surface(run.prior, torch.rand(300, 3) - 0.5)
+        with torch.no_grad():
+            albedo = colors.texture(points, run.adapted.evaluate(points).feature)
+            errors.append(float((albedo - run.prior.color(points)).abs().mean()))
+    assert errors[1] < 0.03 < errors[0]
+
+
+def joint_loss(captured, fraction: float = 1.0, **changes: object) -> float:
+    run, _ = joint_colors(captured, **changes)
+    return float(run.losses(fraction)[0].detach())
+
+
+def test_joint_losses_weigh_as_the_texture_settings_say(captured) -> None:
+    plain = {"reflection_weight": 0.0, "monochrome_weight": 0.0, "r1_weight": 0.0}
+    run, colors = joint_colors(captured, **plain)
+    with torch.no_grad():  # a reflection that is neither 1 nor grey
+        colors.reflection.appearance.layers[-1].bias.copy_(torch.tensor([0.4, 0.1, -0.2]))
+        torch.nn.init.normal_(colors.discriminator.layers[-1].weight)
+    totals = {}
+    for name in ("none", "reflection_weight", "monochrome_weight", "r1_weight"):
+        weights = plain if name == "none" else plain | {name: 2.0}
+        colors.settings = replace(colors.settings, **weights)
+        run.generator.manual_seed(0)
+        totals[name] = float(run.losses(1.0)[0].detach())
+    off = (2 * torch.sigmoid(torch.tensor([0.4, 0.1, -0.2])) - 1).abs().mean()
+    assert totals["reflection_weight"] - totals["none"] == pytest.approx(2 * float(off), abs=2e-3)
+    assert totals["monochrome_weight"] > totals["none"] + 0.05
+    assert totals["r1_weight"] > totals["none"] + 1e-4
+
+
+def test_joint_training_listens_to_the_discriminator_when_stage_three_would(captured) -> None:
+    late = {"discriminator_from": 0.5, "discriminator_ramp": 0.0, "discriminator_weight": 3.0}
+    before, after = (joint_loss(captured, fraction, **late) for fraction in (0.4, 0.6))
+    assert after > before + 1.0  # three times softplus of about 0
+
+
+def test_patches_are_part_of_a_joint_batch(captured) -> None:
+    run, colors = joint_colors(captured)
+    drawn = colors.draw_patches(JOINT.rays, run.generator)
+    assert drawn is not None and len(drawn[0]) == VOLUME.patch**2
+    batch = run._batch(drawn)
+    assert len(batch.mask) == JOINT.rays
+    assert torch.equal(batch.color[-len(drawn[0]) :], drawn[1])
+    assert bool((batch.color_weight[-len(drawn[0]) :] == 1).all())
+
+
+def test_only_a_joint_shape_depends_on_the_texture_settings() -> None:
+    job, style = preset_settings("preview")
+    folder = SimpleNamespace(description={"capture": {"sha256": "c"}})
+
+    def keys(joint: bool, steps: int) -> dict[str, str]:
+        chosen = replace(
+            style,
+            geometry=replace(style.geometry, joint=joint),
+            texture=replace(style.texture, steps=steps),
+        )
+        known = Style("s", Path("e"), "e", "folder", Path("p"), "p", chosen)
+        return step_keys(folder, job, known)  # type: ignore[arg-type]
+
+    assert keys(False, 5)["geometry"] == keys(False, 6)["geometry"]
+    assert keys(True, 5)["geometry"] != keys(True, 6)["geometry"]
 
 
 def test_without_texture_adaption_stage_two_gives_the_colours(
@@ -355,9 +475,17 @@ def test_without_prior_learns_from_the_portraits_alone(captured, tmp_path: Path)
     scene, views = captured
     settings = replace(HIERARCHICAL, from_prior=False, steps=4)
     prior = sphere_prior(GRID)
-    shape = adapt_geometry(scene, prior, views, None, tmp_path, settings, "cpu", SilentProgress())
+    run = (scene, prior, views, None, tmp_path, settings, "cpu", SilentProgress())
+    with pytest.raises(ValueError, match="without prior"):
+        adapt_geometry(*run)
+    # Stage I's settings, over both stages' steps, with the cameras that the capture has.
+    stage1 = replace(TINY, steps=3, rays=96, hull_steps=5, refine_cameras=True, refine_focal=True)
+    shape = adapt_geometry(*run, training=stage1)
     assert isinstance(shape, AdaptedGeometry)
-    assert (tmp_path / "fields" / "checkpoint.pt").exists()
+    state = load_checkpoint(tmp_path / "fields", "cpu")
+    assert state is not None and state["settings"]["steps"] == state["step"] == 7
+    assert state["settings"]["rays"] == 96 and state["settings"]["hull_steps"] == 5
+    assert not (tmp_path / "fields" / "cameras.json").exists()
     assert not torch.equal(shape.adapted.geometry.encoding.table, prior.geometry.encoding.table)
 
 
@@ -373,6 +501,11 @@ def test_the_paper_preset_is_the_paper() -> None:
     assert (PAPER_GEOMETRY.mask_weight, PAPER_GEOMETRY.eikonal_weight) == (0.5, 0.1)
     assert PAPER_TEXTURE.rendering == "volume" and PAPER_TEXTURE.volume_learning_rate == 2.5e-5
     assert PAPER_TEXTURE.discriminator_weight == 1.0 and PAPER_TEXTURE.layers == 6
+    for settings in (job.prior, PAPER_GEOMETRY, PAPER_TEXTURE):  # NeuS where the paper is silent
+        assert (settings.adam_beta2, settings.adam_epsilon) == (0.999, 1e-8)
+        assert settings.silhouette_band == 1.0 and settings.reduction == "rays"
+    assert job.prior.binary_masks and PAPER_GEOMETRY.binary_masks and job.prior.binary_stereo
+    assert job.prior.holdout_frames == 0 and PAPER_TEXTURE.weight_norm
 
 
 def test_unknown_names_are_refused() -> None:

@@ -30,6 +30,7 @@ from toonify3d.training.adaption_loop import AdaptionLoop, Recordable, freeze
 from toonify3d.training.adaption_settings import GeometryAdaptionSettings, TextureAdaptionSettings
 from toonify3d.training.bending import GeometryAdaption, start_lattice
 from toonify3d.training.finetune import FieldFinetune
+from toonify3d.training.joint_colors import JointTexture
 from toonify3d.training.packed_rows import PackedRows
 from toonify3d.training.palette import Posterize, lab_of, to_lab
 from toonify3d.training.recorded_step import CudaRecorder, Recordings, _lack_of_memory
@@ -67,7 +68,7 @@ BEND = GeometryAdaptionSettings(
 )
 TUNE = replace(BEND, method="finetune", coarse_samples=8, fine_samples=8, field_learning_rate=1e-3)
 PUBLISHED = replace(TUNE, sampler="hierarchical", learn_inv_s=True, lr_final=1.0)
-JOINT = replace(PUBLISHED, joint=True)
+JOINT = replace(PUBLISHED, joint=True, rays=160)
 VOLUME = TextureAdaptionSettings(
     rendering="volume",
     steps=12,
@@ -124,7 +125,9 @@ def _bending(captured: Captured) -> GeometryAdaption:
 def _tuning(settings: GeometryAdaptionSettings, fields: FieldSettings) -> Callable[..., Any]:
     def make(captured: Captured) -> FieldFinetune:
         scene, views = captured
-        adaption = FieldFinetune(scene, _prior(fields), views, settings)
+        given = JointTexture(VOLUME, views[0].image) if settings.joins else None
+        adaption = FieldFinetune(scene, _prior(fields), views, settings, given)
+        assert (adaption.colors is not None) == settings.joins
         adaption.renderer.all_colors = True  # as on a GPU
         return adaption
 

@@ -53,6 +53,8 @@ FACE_OVAL: tuple[int, ...] = (
     *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
 )  # fmt: skip
 """Closed outline: from the middle of the forehead down the person's left side and back up."""
+JAW: tuple[int, ...] = FACE_OVAL[9:28]
+"""Part of the outline from under the person's left ear over the chin to the right."""
 RIGHT_EYE: tuple[int, ...] = (
     *(33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),
 )  # fmt: skip

@@ -5,19 +5,30 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ..scene import ByteImage, Float32Array
+from ..scene import ByteImage, Float32Array, FloatArray
 from .celtones import flat_steps
 from .colorspace import blur, smooth_edges, smoothstep, to_rgb
-from .hatching import DrawnFrame, contours, hair_lights, hatching, line_scale, ranks, sharp_label
+from .hatching import (
+    DrawnFrame,
+    contours,
+    hair_lights,
+    hatching,
+    jaw_line,
+    line_scale,
+    ranks,
+    sharp_label,
+)
 from .look import Look, Painted
 
 BACKGROUND = 245
 _INK_EDGE = 0.75
 """Softness in pixels of the borders between ink and paper."""
-_FACE_UNITS, _FOUND = 2.3, 2.4
+FACE_UNITS, _FOUND = 2.3, 2.4
 """Width of a face in eye distances; of the lines that are found, in :func:`line_scale`."""
 _CLEARER, _MORE_LINES = (1.0, 1.4, 2.0, 2.8, 4.0), 2.5
 """Contrasts of creases that are tried; lines on a face against the exemplar's."""
+_OUTLINE = 2.0
+"""Width of an inked jaw against other lines: from the front it is seen nearly edge on."""
 _CHIN = -2.0
 """y of the face frame under which there is no face."""
 _BESIDE_LINES = 0.7
@@ -98,7 +109,7 @@ def _as_wide(lines: Float32Array, look: Look) -> Float32Array:
     They are found one or two pixels wide; lines so thin do not survive in the texture.
     """
     unit = look.layer.scale / 2
-    grow = max(0.5 * (look.line_width * _FACE_UNITS * unit - _FOUND * line_scale(unit)), 0.0)
+    grow = max(0.5 * (look.line_width * FACE_UNITS * unit - _FOUND * line_scale(unit)), 0.0)
     far = cv2.distanceTransform((lines < 0.5).astype(np.uint8), cv2.DIST_L2, 5)
     return np.maximum(lines, smoothstep(far, grow + 1.0, grow))
 
@@ -115,9 +126,11 @@ def _chalk(
     return np.asarray(lab + (look.line_lab - lab) * opacity, np.float32)
 
 
-def decided_marks(look: Look, painted: Painted, clear: float = 1.0) -> Float32Array:
+def decided_marks(
+    look: Look, painted: Painted, jaw: FloatArray | None = None, clear: float = 1.0
+) -> Float32Array:
     """Contours and the hair's lights of one frame, ``(H, W, 3)`` as for :func:`finish`."""
-    frame = _drawn_frame(look, painted)
+    frame = _drawn_frame(look, painted, jaw)
     nothing = np.zeros_like(painted.cover)
     if look.kind == "ink":
         lights = hair_lights(frame) if look.hair_lights else nothing
@@ -125,7 +138,7 @@ def decided_marks(look: Look, painted: Painted, clear: float = 1.0) -> Float32Ar
     return np.stack([contours(frame, 0.6), nothing, nothing], axis=2)
 
 
-def crease_contrast(look: Look, painted: Painted) -> float:
+def crease_contrast(look: Look, painted: Painted, jaw: FloatArray | None = None) -> float:
     """Contrast from which on a crease is inked, so that a face has no more lines than is usual.
 
     An old face in an exemplar's few bold lines would be all folds.
@@ -133,12 +146,13 @@ def crease_contrast(look: Look, painted: Painted) -> float:
     Args:
         look: What the frames share.
         painted: The frame that shows the face best.
+        jaw: As for :func:`surface_marks`.
 
     Returns:
         The argument ``clear`` of :func:`decided_marks`; 1 for all other looks.
     """
     steps = _CLEARER if look.kind == "ink" else _CLEARER[:1]
-    frame = _drawn_frame(look, painted)
+    frame = _drawn_frame(look, painted, jaw)
     bare = (painted.labels[..., 0] > 0.5) & (painted.cover > 0.9) & (frame.taken < 0.5)
     bare &= frame.local[..., 1] > _CHIN
     if not bare.any():
@@ -154,7 +168,7 @@ def crease_contrast(look: Look, painted: Painted) -> float:
     return steps[-1]
 
 
-def _drawn_frame(look: Look, painted: Painted) -> DrawnFrame:
+def _drawn_frame(look: Look, painted: Painted, jaw: FloatArray | None = None) -> DrawnFrame:
     return DrawnFrame(
         painted.photo_light,
         painted.labels,
@@ -162,7 +176,23 @@ def _drawn_frame(look: Look, painted: Painted) -> DrawnFrame:
         np.maximum(painted.drawn, painted.organs),
         painted.cover,
         look.layer.scale / 2,
+        jaw if look.kind == "ink" else None,
     )
+
+
+def surface_marks(look: Look, painted: Painted, jaw: FloatArray | None) -> Float32Array:
+    """Opacity ``(H, W)`` of what lies on the surface whoever looks: hatching, an inked jaw.
+
+    Args:
+        look: What the frames share.
+        painted: The frame.
+        jaw: ``(N, 3)`` the jaw's curve, face frame; None for no line.
+    """
+    marks = hatch_opacity(look, painted)
+    if look.kind != "ink" or jaw is None:
+        return marks
+    width = _OUTLINE * look.line_width * FACE_UNITS
+    return np.maximum(marks, jaw_line(_drawn_frame(look, painted, jaw), width))
 
 
 def hatch_opacity(look: Look, painted: Painted) -> Float32Array:

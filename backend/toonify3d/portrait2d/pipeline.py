@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy.interpolate import make_interp_spline
 
 from ..calm_colors import save_calm_colors
 from ..capture import landmarks as lm
 from ..errors import InputError
 from ..progress import Progress, SubProgress
-from ..raycast import MeshQuery
+from ..raycast import MeshQuery, interpolate
 from ..room_light import RoomLight
 from ..scene import (
     Displacement,
@@ -407,7 +408,7 @@ def _paint_all(
         strokes = [*lay_on_frames(look, frames, painted, change.frame, _places(look, change), part)]
     marks: list[Float32Array | None] = [None] * len(frames)
     if look.kind in ("hatch", "ink"):
-        marks = [*marks_on_frames(look, frames, painted, change.frame)]
+        marks = [*marks_on_frames(look, frames, painted, change.frame, _jaw(change, surface))]
     views = []
     for frame, item, laid, drawn in zip(frames, painted, strokes, marks, strict=True):
         view = StylizedView(
@@ -420,6 +421,15 @@ def _paint_all(
         progress.preview(view.image)
         views.append(view)
     return views
+
+
+def _jaw(change: ShapeChange, surface: BentSurface) -> FloatArray:
+    """The bent jaw's curve from ear to ear on the surface, ``(400, 3)``, face frame."""
+    points = change.targets[list(lm.JAW)]
+    points[1:-1] = 0.25 * points[:-2] + 0.5 * points[1:-1] + 0.25 * points[2:]
+    curve = make_interp_spline(np.arange(len(points)), points)(np.linspace(0, len(points) - 1, 400))
+    hits = surface.bent_caster.closest(change.frame.to_world(curve))
+    return change.frame.to_face(interpolate(surface.bent, surface.mesh.faces, hits))
 
 
 def _places(look: Look, change: ShapeChange) -> FloatArray | None:

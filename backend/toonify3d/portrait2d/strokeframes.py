@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..progress import Progress
 from ..scene import Camera, Float32Array, FloatArray, Frame
 from .colorspace import blur, sample, smoothstep
-from .finish import crease_contrast, decided_marks, hatch_opacity, stroke_base
+from .finish import FACE_UNITS, crease_contrast, decided_marks, stroke_base, surface_marks
 from .hatching import PERIOD
 from .look import Look, Painted
 from .shape import FaceFrame
@@ -30,8 +30,6 @@ _BALD, _BOLD = 0.02, 0.3
 """Below this share of hair, skin takes this share of its strokes' energy from the painted hair."""
 _LINES, _LINE_DEPTH = np.array([0.78, 0.62, 0.1], np.float32), 3.0
 """Normal of the planes whose lines lead the brush where nothing else does, and their L."""
-_FACE_UNITS = 2.3
-"""Width of a face in eye distances."""
 _SLACK = 0.06
 """Eye distances by which a surface point may lie behind another and still count as seen."""
 
@@ -93,7 +91,7 @@ def lay_on_frames(
     middle = face.to_world(np.zeros((1, 3)))
     nearest = min(frames, key=lambda f: _from_end(f.yaw))
     depth = abs(float(nearest.camera.project(middle)[1][0]))
-    pixels = _FACE_UNITS * face.unit * float(nearest.camera.K[0, 0]) / max(depth, 1e-6)
+    pixels = FACE_UNITS * face.unit * float(nearest.camera.K[0, 0]) / max(depth, 1e-6)
     hatch = look.kind == "hatch"
     source = exemplar_source(
         look.exemplar,
@@ -133,27 +131,38 @@ def _grain(lab: Float32Array, item: Painted, lined: bool) -> Float32Array:
 
 
 def marks_on_frames(
-    look: Look, frames: Sequence[Frame], painted: Sequence[Painted], face: FaceFrame
+    look: Look,
+    frames: Sequence[Frame],
+    painted: Sequence[Painted],
+    face: FaceFrame,
+    jaw: FloatArray | None = None,
 ) -> list[Float32Array]:
     """Contours, hatching and the hair's lights ``(H, W, 3)``, opacities, for drawings.
 
     Contours and lights are decided on the most frontal and the most rearward frame and carried
-    along the surface like strokes; hatching lies in 3D already.
+    along the surface like strokes; hatching and the jaw lie in 3D already.
+
+    Args:
+        look: What the frames share.
+        frames: The frames.
+        painted: The frames recoloured.
+        face: The person's face frame.
+        jaw: ``(N, 3)`` the bent jaw's curve from ear to ear, face frame.
     """
     bent = [_bent_frame(f, item, face, item.lab) for f, item in zip(frames, painted, strict=True)]
     done: dict[int, Float32Array] = {}
     order = sorted(range(len(bent)), key=lambda i: _from_end(bent[i].yaw))
-    clear = crease_contrast(look, painted[order[0]])
+    clear = crease_contrast(look, painted[order[0]], jaw)
     for index in order:
         item = painted[index]
         known, fixed = _carry(bent[index], [(bent[i], done[i]) for i in done], face.unit)
-        own = decided_marks(look, item, clear)
+        own = decided_marks(look, item, jaw, clear)
         share = fixed[..., None]
         done[index] = np.asarray(np.clip(known * share + own * (1 - share), 0, 1), np.float32)
     out = []
     for index, item in enumerate(painted):
         marks = done[index].copy()
-        marks[..., 1] = hatch_opacity(look, item)
+        marks[..., 1] = surface_marks(look, item, jaw)
         out.append(marks)
     return out
 

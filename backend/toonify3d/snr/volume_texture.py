@@ -25,13 +25,19 @@ class VolumeTexture(nn.Module):
         features: Width of F(x).
         layers: Hidden layers (paper: 6).
         width: Their width (NeuS: 256).
+        weight_norm: Weight normalisation of all layers, as of NeuS's colour network.
     """
 
-    def __init__(self, features: int, layers: int = 6, width: int = 256) -> None:
+    def __init__(
+        self, features: int, layers: int = 6, width: int = 256, weight_norm: bool = False
+    ) -> None:
         super().__init__()
-        self.shape = (features, layers, width)
+        self.shape = (features, layers, width, weight_norm)
         sizes = [3 + features, *[width] * layers, 3]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
+        if weight_norm:
+            for layer in self.layers:
+                nn.utils.parametrizations.weight_norm(layer)
 
     def forward(self, y: Tensor, feature: Tensor) -> Tensor:
         """Albedo ``(N, 3)`` at stylized points ``(N, 3)`` with features ``(N, F)``."""

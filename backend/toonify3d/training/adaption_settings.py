@@ -17,17 +17,27 @@ class GeometryAdaptionSettings:
     adapt: bool = True
     """False keeps the person's shape (ablation "without geometry adaption")."""
     from_prior: bool = True
-    """False learns the fields from the portraits alone, starting from a sphere (ablation "without
-    prior"; implies ``finetune``)."""
+    """False learns the fields from the portraits alone (ablation "without prior"; implies
+    ``finetune``): stage I's training with the ``prior`` settings, but for stereo and camera
+    refinement, over the steps of stages I and II."""
     joint: bool = False
     """Learn F_geo, F_app and F_tex at once instead of one after the other (ablation "without
-    PSA"; implies ``finetune``)."""
+    PSA"; implies ``finetune``). F_tex and the discriminator follow the ``texture`` settings, as
+    with ``volume``; the run takes the steps of both stages."""
     steps: int = 500
     """Optimisation steps."""
     rays: int = 512
     """Rays per step that carry colour (paper: 512 for everything)."""
     mask_rays: int = 1536
     """Rays per step along the silhouettes; one sample each, so they cost little."""
+    silhouette_band: float = 1.0 / 12.0
+    """Width, in image widths, of the ring round the portraits' silhouettes that rays come from; 1:
+    the whole portrait, as in NeuS (``paper``), but for rays that miss the unit sphere."""
+    binary_masks: bool = False
+    """Method ``finetune``: masks count as foreground from one half on (NeuS, ``paper``)."""
+    reduction: str = "mean"
+    """How eq. 8 and 7 are added up, as ``prior.reduction``: ``mean``, ``rays`` (NeuS, ``paper``) or
+    ``sum``."""
     samples: int = 14
     """Samples per ray round the surface."""
     search_steps: int = 56
@@ -87,6 +97,10 @@ class GeometryAdaptionSettings:
     """Learning rate of the networks with method ``finetune`` (paper: 2.5e-5)."""
     table_learning_rate: float = 1e-3
     """Learning rate of a grid's table with method ``finetune``."""
+    adam_beta2: float = 0.99
+    """Adam's second beta with method ``finetune`` (torch and NeuS: 0.999, ``paper``)."""
+    adam_epsilon: float = 1e-15
+    """Adam's epsilon with method ``finetune`` (torch and NeuS: 1e-8, ``paper``)."""
     learn_inv_s: bool = False
     """Method ``finetune``: learn the sharpness (paper) instead of keeping to the schedule."""
     seed: int = 0
@@ -100,6 +114,17 @@ class GeometryAdaptionSettings:
         """
         _one_of("geometry.method", self.method, ("deformation", "finetune"))
         _one_of("geometry.sampler", self.sampler, ("guided", "hierarchical"))
+        _one_of("geometry.reduction", self.reduction, ("mean", "rays", "sum"))
+
+    @property
+    def without_prior(self) -> bool:
+        """Whether the fields are learned from the portraits alone."""
+        return self.adapt and not self.from_prior
+
+    @property
+    def joins(self) -> bool:
+        """Whether stage II learns F_tex too, which leaves stage III nothing to do."""
+        return self.adapt and self.from_prior and self.joint
 
     @property
     def finetunes(self) -> bool:
@@ -161,6 +186,8 @@ class TextureAdaptionSettings:
     """Side of a patch of rays for the discriminator."""
     patches: int = 8
     """Patches per discriminator update."""
+    discriminator_width: int = 24
+    """Channels of the discriminator's first layer; the others have twice as many."""
     palette_colors: int = 16
     """Colours of the posterize filter."""
     r1_weight: float = 0.5
@@ -175,6 +202,13 @@ class TextureAdaptionSettings:
     """Learning rate at the end as a fraction of its peak (1: constant from the first step on)."""
     rays: int = 512
     """Rays per step with ``volume`` (paper: 512), those of the discriminator's patches included."""
+    silhouette_band: float = 1.0 / 12.0
+    """Width, in image widths, of the ring round the portraits' silhouettes that rays come from with
+    ``volume``; 1:
+    the whole portrait, as in NeuS (``paper``), but for rays that miss the unit sphere."""
+    reduction: str = "mean"
+    """How eq. 13 is added up with ``volume``, as ``prior.reduction``: ``mean``, ``rays`` (NeuS,
+    ``paper``) or ``sum``."""
     sampler: str = "guided"
     """Samples along them: ``guided`` or ``hierarchical`` (paper), as in stage II."""
     samples: int = 16
@@ -187,8 +221,14 @@ class TextureAdaptionSettings:
     """Hidden layers of F_tex with ``volume`` (paper: 6)."""
     width: int = 64
     """Their width (NeuS: 256)."""
+    weight_norm: bool = False
+    """Weight normalisation of F_tex with ``volume``, as of NeuS's colour network (``paper``)."""
     volume_learning_rate: float = 1e-3
     """Learning rate of F_tex and F_app with ``volume`` (paper: 2.5e-5)."""
+    adam_beta2: float = 0.99
+    """Adam's second beta with ``volume`` (torch and NeuS: 0.999, ``paper``)."""
+    adam_epsilon: float = 1e-10
+    """Adam's epsilon with ``volume`` (torch and NeuS: 1e-8, ``paper``)."""
     warm_steps: int = 200
     """Steps that fit F_tex to the prior's view-averaged colour first (``volume``)."""
     seed: int = 0
@@ -202,6 +242,7 @@ class TextureAdaptionSettings:
         """
         _one_of("texture.rendering", self.rendering, ("surface", "volume"))
         _one_of("texture.sampler", self.sampler, ("guided", "hierarchical"))
+        _one_of("texture.reduction", self.reduction, ("mean", "rays", "sum"))
 
 
 def _one_of(name: str, value: str, names: tuple[str, ...]) -> None:
@@ -217,6 +258,11 @@ PAPER_GEOMETRY = GeometryAdaptionSettings(
     lr_final=1.0,
     sampler="hierarchical",
     learn_inv_s=True,
+    adam_beta2=0.999,
+    adam_epsilon=1e-8,
+    silhouette_band=1.0,
+    binary_masks=True,
+    reduction="rays",
 )
 PAPER_TEXTURE = TextureAdaptionSettings(
     rendering="volume",
@@ -235,4 +281,9 @@ PAPER_TEXTURE = TextureAdaptionSettings(
     reflection_weight=0.1,
     monochrome_weight=0.1,
     warm_steps=2000,
+    adam_beta2=0.999,
+    adam_epsilon=1e-8,
+    silhouette_band=1.0,
+    reduction="rays",
+    weight_norm=True,
 )

@@ -81,8 +81,7 @@ class GeometryAdaption:
     ) -> None:
         device = prior.device
         self.prior, self.settings = prior, settings
-        reach = max(8, views[0].image.shape[1] // 12) if views else 8
-        self.rays = ViewRays(scene, views, device, edge=max(3, reach // 5), reach=reach)
+        self.rays = ViewRays.within(scene, views, device, settings.silhouette_band)
         torch.manual_seed(settings.seed)
         fine = None
         if settings.fine_residual:
@@ -196,7 +195,8 @@ class GeometryAdaption:
         """See :class:`.adaption_loop.Recordable`."""
         settings, shape = self.settings, self._shape
         rays, color, mask = self.rays.draw(shape.rays, self.generator, (1.0, 0.0, 0.0))
-        color_term = color_loss(self._render(rays, shape.bends), color, mask)
+        shown = self._render(rays, shape.bends)
+        color_term = color_loss(shown, color, mask, settings.reduction)
         rays, _, mask = self.rays.draw(shape.mask_rays, self.generator, (0.1, 0.7, 0.2))
         mask_term = mask_loss(self._coverage(rays), mask)
         eikonal, strain, extra = self._shape_terms()
@@ -289,7 +289,7 @@ class GeometryAdaption:
             least = least * determinant3(identity + start_jacobian).clamp(0.05, 1.0)
         with torch.no_grad():
             gradient = self.prior.sdf_gradient(y + displacement)
-        eikonal = eikonal_loss(pull_back_normal(total, gradient))
+        eikonal = eikonal_loss(pull_back_normal(total, gradient), self.settings.reduction)
         extra = (
             self.settings.magnitude_weight * _length(learned).mean()
             + self.settings.fold_weight * fold_penalty(total, least).mean()

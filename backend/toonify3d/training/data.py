@@ -13,6 +13,12 @@ import torch
 from ..errors import InputError
 from ..scene import ByteImage, Camera, Float32Array, Frame, Normalization, Scene
 from ..snr.guide import Guide
+from ..snr.rendering import sphere_interval
+
+WHOLE_PICTURE = 1.0
+"""A ring this wide or wider, in image widths, stands for the whole picture."""
+# Pixels this many image widths inside the person are far from any outline, whatever the ring.
+_INTERIOR = 0.03
 
 
 class RayBatch(NamedTuple):
@@ -63,8 +69,8 @@ class RayBank:
     """Candidate pixels of all training frames as compact arrays (about 16 bytes a pixel).
 
     Candidates are the person and a ring of background round it; the rest of the image is known to
-    be empty from the visual hull. They are sorted by square blocks of pixels, which
-    :meth:`focus` makes more or less likely.
+    be empty from the visual hull. On request they are all pixels whose rays meet the unit sphere.
+    They are sorted by square blocks of pixels, which :meth:`focus` makes more or less likely.
 
     Attributes:
         frames: Training frames, in bank order.
@@ -108,14 +114,26 @@ class RayBank:
 
     @classmethod
     def from_scene(
-        cls, scene: Scene, frames: list[Frame], band: float, device: torch.device
+        cls,
+        scene: Scene,
+        frames: list[Frame],
+        band: float,
+        device: torch.device,
+        binary: bool = False,
     ) -> RayBank:
         """Read images, masks and depth of ``frames``.
+
+        Args:
+            scene: The capture.
+            frames: Which of its frames.
+            band: Width of the ring of background in image widths; from 1 on the whole picture.
+            device: Where the arrays are wanted.
+            binary: Masks are 0 or 1, and colours count up to their outline.
 
         Raises:
             InputError: No frame has any foreground (``code="no_foreground"``).
         """
-        pixels = [_candidates(scene, frame, band) for frame in frames]
+        pixels = [_candidates(scene, frame, band, binary) for frame in frames]
         if not any((item.mask > 127).any() for item in pixels):
             raise InputError("No mask contains a person; check the masks.", code="no_foreground")
         return cls(frames, pixels, scene.normalization, device)
@@ -225,18 +243,25 @@ def split_frames(scene: Scene, holdout: int) -> tuple[list[Frame], list[Frame]]:
     )
 
 
-def _candidates(scene: Scene, frame: Frame, band: float) -> _Pixels:
+def _candidates(scene: Scene, frame: Frame, band: float, binary: bool) -> _Pixels:
     image, mask = scene.image(frame), scene.mask(frame)
     inside = (mask > 127).astype(np.uint8)
-    reach = max(2, round(band * mask.shape[1]))
+    whole = band >= WHOLE_PICTURE
+    reach = max(2, round((_INTERIOR if whole else band) * mask.shape[1]))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    ring = np.asarray(cv2.dilate(inside, kernel)) > 0
-    found = np.nonzero(ring | (mask > 0))
+    if whole:
+        found = np.nonzero(meets_sphere(frame.camera, scene.normalization))
+    else:
+        ring = np.asarray(cv2.dilate(inside, kernel)) > 0
+        found = np.nonzero(ring | (mask > 0))
     rows, columns, sizes = _by_blocks(found[0], found[1], mask.shape[1])
-    # The outline's pixels mix person and background: they teach the mask, not the colour.
-    core = np.asarray(cv2.erode(inside, np.ones((3, 3), np.uint8)), dtype=np.uint8)
+    core = inside
+    if not binary:  # the outline's pixels mix person and background: they teach only the mask
+        core = np.asarray(cv2.erode(inside, np.ones((3, 3), np.uint8)), dtype=np.uint8)
     # As wide as the ring: there, background rays balance what the mask term does to the person's.
     core = core + np.asarray(cv2.erode(inside, kernel), dtype=np.uint8)
+    if binary:
+        mask = inside * np.uint8(255)
     depth, confidence = _stereo(scene, frame, mask)
     return _Pixels(
         np.stack([columns, rows], 1).astype(np.int16),
@@ -247,6 +272,17 @@ def _candidates(scene: Scene, frame: Frame, band: float) -> _Pixels:
         confidence[rows, columns],
         sizes,
     )
+
+
+def meets_sphere(camera: Camera, normalization: Normalization) -> npt.NDArray[np.bool_]:
+    """Pixels whose rays pass through the unit sphere, ``(H, W)``: nothing is learned elsewhere."""
+    row, column = np.indices((camera.height, camera.width))
+    points = np.stack([column.ravel() + 0.5, row.ravel() + 0.5], axis=1)
+    origin, direction = camera.rays(points)
+    meets = sphere_interval(
+        torch.from_numpy(normalization.to_unit(origin)), torch.from_numpy(direction)
+    )[2]
+    return np.asarray(meets.numpy().reshape(camera.height, camera.width))
 
 
 def _by_blocks(

@@ -3,7 +3,8 @@
 Real patches are posterized portraits, fake ones what F_tex and the reflection give. The paper names
 neither its shape nor the patch size: here a small convolutional net on 16 x 16 patches, the
 non-saturating form of the loss for the fields, and an R1 penalty, because real and fake come from
-the same few frames and a discriminator could simply remember them.
+the same few frames and a discriminator could simply remember them. Its width and the side of the
+patches are settings.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class PaletteDiscriminator(nn.Module):
         width: Channels of the first layer.
     """
 
-    def __init__(self, width: int = 24) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(3, width, 3, 2, 1),

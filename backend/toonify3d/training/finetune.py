@@ -2,8 +2,8 @@
 
 The same rendering step as stage I (:class:`.stage1_step.StepRenderer`) on the portraits' rays, with
 a copy of the prior as its start and without stereo. Two ablations of the paper live here too:
-``joint`` learns F_tex and the discriminator at the same time (without PSA), and
-:func:`learn_without_prior` starts from nothing.
+``joint`` learns F_tex and the discriminator at the same time (without PSA, :mod:`.joint_colors`),
+and :func:`learn_without_prior` starts from nothing.
 """
 
 from __future__ import annotations
@@ -24,21 +24,18 @@ from ..scene import ByteImage, Float32Array, Frame, Scene, StylizedView
 from ..snr.adapted import AdaptedGeometry, project_to_surface
 from ..snr.avatar import PriorLike
 from ..snr.encoding import HashEncoding
-from ..snr.fields import SurfaceSample
 from ..snr.guide import Guide
 from ..snr.prior import Prior
-from ..snr.volume_texture import AppearanceReflection, VolumeTexture
+from ..snr.volume_texture import VolumeTexture
 from .adaption_loop import LEAST_RAYS
-from .adaption_settings import GeometryAdaptionSettings, TextureAdaptionSettings
+from .adaption_settings import GeometryAdaptionSettings
 from .corrections import FrameCorrections
 from .data import RayBatch
-from .discriminator import PaletteDiscriminator, adversarial_terms, as_patches
-from .palette import Posterize, style_palette
-from .settings import PAPER, PREVIEW, PriorSettings
+from .joint_colors import JointColors, JointTexture
+from .settings import PriorSettings
 from .stage1 import train_prior
 from .stage1_step import StepRenderer
-from .view_rays import PatchRays, Rays, ViewRays
-from .volume_texture import WARM_POINTS, fit_albedo, reflection_penalty
+from .view_rays import Rays, ViewRays
 
 # Steps between two updates of the guide grid.
 REFRESH = 25
@@ -46,8 +43,6 @@ REFRESH = 25
 SLACK = 0.3
 # Points at which the way back to the person is judged.
 JUDGED = 2000
-# Share of the rays that the discriminator's patch may take in a joint run.
-JOINT_PATCH = 16
 
 
 class FieldFinetune:
@@ -58,6 +53,7 @@ class FieldFinetune:
         prior: Frozen stage I; copied.
         views: Stylized portraits.
         settings: See :class:`.GeometryAdaptionSettings`.
+        texture: What stage III would be given, when both stages are to be learned at once.
 
     Raises:
         TypeError: The prior is not a trained network.
@@ -69,18 +65,20 @@ class FieldFinetune:
         prior: PriorLike,
         views: list[StylizedView],
         settings: GeometryAdaptionSettings,
+        texture: JointTexture | None = None,
     ) -> None:
         self.prior, self.settings, self.device = prior, settings, prior.device
         self.adapted = _as_prior(prior)
-        reach = max(8, views[0].image.shape[1] // 12)
-        self.rays = ViewRays(scene, views, self.device, edge=max(3, reach // 5), reach=reach)
+        self.rays = ViewRays.within(scene, views, self.device, settings.silhouette_band)
         torch.manual_seed(settings.seed)
         self.generator = torch.Generator(self.device).manual_seed(settings.seed)
         self.guide: Guide | None = None
         if settings.sampler == "guided":
             side = settings.coarse_resolution
             self.guide = Guide.from_field(prior.sdf, side, SLACK, self.device)
-        self.colors = JointColors(self.adapted, views, scene, settings) if settings.joint else None
+        self.colors: JointColors | None = None
+        if texture is not None:
+            self.colors = JointColors(self.adapted, views, scene.normalization, texture)
         self.renderer = StepRenderer(
             self.adapted if self.colors is None else self.colors,
             self.guide,
@@ -109,12 +107,18 @@ class FieldFinetune:
         left_out = {id(p) for p in table}
         if not settings.learn_inv_s:
             left_out.add(id(self.adapted.variance))
-        network = [p for p in self.modules().parameters() if id(p) not in left_out]
-        groups = [{"params": network, "lr": settings.field_learning_rate}]
+        network = [p for p in self.adapted.parameters() if id(p) not in left_out]
+        groups: list[dict[str, Any]] = [{"params": network, "lr": settings.field_learning_rate}]
         if table:
             groups.append({"params": table, "lr": settings.table_learning_rate})
-        fused = self.device.type in ("cpu", "cuda")
-        return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=fused)
+        if self.colors is not None:
+            groups.append(self.colors.parameter_group())
+        return torch.optim.Adam(
+            groups,
+            betas=(0.9, settings.adam_beta2),
+            eps=settings.adam_epsilon,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
 
     def generators(self) -> dict[str, torch.Generator | np.random.Generator]:
         """See :class:`.adaption_loop.Adaption`."""
@@ -131,20 +135,39 @@ class FieldFinetune:
             self.guide.refresh(self.adapted.sdf)
         self._calls += 1
         self._inv_s.fill_(self._sharpness(fraction))
+        if self.colors is not None:
+            self.colors.prepare(fraction)
         return self.ray_count
 
     def batch_losses(self) -> tuple[Tensor, dict[str, Tensor]]:
         """See :class:`.adaption_loop.Recordable`."""
-        rays, color, mask, interior = self.rays.draw_evenly(self.ray_count, self.generator)
+        colors, generator = self.colors, self.generator
+        patches = None if colors is None else colors.draw_patches(self.ray_count, generator)
         inv_s = self.adapted.inv_s if self.settings.learn_inv_s else self._inv_s
-        terms = self.renderer.losses(as_batch(rays, color, mask, interior), inv_s, 0.0)
+        terms, shown = self.renderer.judge(self._batch(patches), inv_s, 0.0)
         total = terms.total
-        if self.colors is not None:
-            total = total + self.colors.take_penalty()
-            total = total + self.colors.adversarial(self.renderer, inv_s, self.generator)
+        if colors is not None:
+            total = total + colors.take_penalty()
+        if colors is not None and patches is not None:
+            total = total + colors.adversarial(shown[-len(patches[0]) :], generator)
         values = {"total": terms.total, "color": terms.color, "mask": terms.mask}
         values["eikonal"] = terms.eikonal
         return total, {name: value.detach() for name, value in values.items()}
+
+    def _batch(self, patches: tuple[Rays, Tensor] | None) -> RayBatch:
+        """Random rays; the last of them those of the discriminator's patches, if any."""
+        own = 0 if patches is None else len(patches[0])
+        count = max(1, self.ray_count - own)
+        rays, color, mask, interior = self.rays.draw_evenly(count, self.generator)
+        if self.settings.binary_masks:
+            mask = (mask > 0.5).to(mask.dtype)
+        batch = as_batch(rays, color, mask, interior)
+        if patches is None:
+            return batch
+        rays, color = patches
+        inside = torch.ones(own, device=mask.device)
+        added = as_batch(rays, color, inside, torch.zeros_like(inside, dtype=torch.bool))
+        return RayBatch(*(torch.cat(pair) for pair in zip(batch, added, strict=True)))
 
     def shrink(self) -> int | None:
         """See :class:`.adaption_loop.Adaption`."""
@@ -186,97 +209,6 @@ class FieldFinetune:
         return float(low * (high / low) ** min(1.0, fraction / 0.8))
 
 
-class JointColors:
-    """F_tex, the reflection and the discriminator of a run without PSA (eq. 10, 11, 12).
-
-    Has the shape of a field for :class:`.StepRenderer`: geometry of the adapted fields, colours
-    ``s * c_tex``.
-    """
-
-    def __init__(
-        self,
-        adapted: Prior,
-        views: list[StylizedView],
-        scene: Scene,
-        settings: GeometryAdaptionSettings,
-    ) -> None:
-        fields = adapted.settings
-        device = adapted.device
-        self.adapted = adapted
-        self.texture = VolumeTexture(
-            adapted.feature_width, fields.appearance_layers, fields.appearance_width
-        ).to(device)
-        self.reflection = AppearanceReflection(adapted.appearance).to(device)
-        self.discriminator = PaletteDiscriminator().to(device)
-        self.posterize = Posterize(
-            style_palette(np.zeros((0, 3), np.uint8), views, 16, settings.seed)
-        )
-        self.patches = PatchRays(views, scene.normalization, device, JOINT_PATCH)
-        self._penalty: Tensor | None = None
-        self._warm_start(settings.seed)
-
-    def learned(self) -> dict[str, nn.Module]:
-        """What is optimised beside the adapted fields."""
-        return {
-            "texture": self.texture,
-            "reflection": self.reflection,
-            "discriminator": self.discriminator,
-        }
-
-    def state(self) -> dict[str, Any]:
-        """F_tex as stage III would save it."""
-        return {"texture": {"shape": self.texture.shape, "parameters": self.texture.state_dict()}}
-
-    def sdf(self, x: Tensor) -> Tensor:
-        """Of the adapted fields."""
-        return self.adapted.sdf(x)
-
-    def evaluate(self, x: Tensor) -> SurfaceSample:
-        """Of the adapted fields."""
-        return self.adapted.evaluate(x)
-
-    def radiance(self, x: Tensor, sample: SurfaceSample, direction: Tensor) -> Tensor:
-        """``s * c_tex`` (below eq. 9)."""
-        shade: Tensor = self.reflection(x, sample.gradient, direction, sample.feature)
-        off, chroma = reflection_penalty(shade)
-        weights = TextureAdaptionSettings
-        self._penalty = weights.reflection_weight * off + weights.monochrome_weight * chroma
-        albedo: Tensor = self.texture(x, sample.feature)
-        return shade * albedo
-
-    def take_penalty(self) -> Tensor:
-        """The penalty on the last :meth:`radiance`; kept no longer, nor its autograd graph."""
-        penalty, self._penalty = self._penalty, None
-        assert penalty is not None  # the renderer has just asked for colours
-        return penalty
-
-    @torch.no_grad()
-    def _surface(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        free = torch.rand((WARM_POINTS, 3), generator=generator, device=self.adapted.device)
-        points = project_to_surface(self.adapted, free * 1.6 - 0.8)
-        return points, self.adapted.evaluate(points).feature, self.adapted.color(points)
-
-    def _warm_start(self, seed: int) -> None:
-        generator = torch.Generator(self.adapted.device).manual_seed(seed)
-        points, feature, wanted = self._surface(generator)
-        steps = TextureAdaptionSettings.warm_steps
-        fit_albedo(self.texture, points, feature, wanted, steps, generator)
-
-    def adversarial(
-        self, renderer: StepRenderer, inv_s: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Both sides of eq. 11, weight 1 as published."""
-        drawn = self.patches.draw(1, generator)
-        if drawn is None:
-            return torch.zeros((), device=self.adapted.device)
-        rays, color = drawn
-        fake = as_patches(renderer.render(rays.origin, rays.direction, inv_s).color, JOINT_PATCH)
-        real = as_patches(self.posterize(color), JOINT_PATCH)
-        self._penalty = None  # of the patch: the batch's own counts
-        own, fields = adversarial_terms(self.discriminator, real, fake, r1_weight=0.5)
-        return own + fields
-
-
 def step_settings(settings: GeometryAdaptionSettings) -> PriorSettings:
     """Stage II's numbers in the form the rendering step reads."""
     guided = settings.sampler == "guided"
@@ -292,6 +224,7 @@ def step_settings(settings: GeometryAdaptionSettings) -> PriorSettings:
         weight_empty=0.0,
         enough_coverage=0.5 if guided else 0.0,
         divide_color=guided,
+        reduction=settings.reduction,
         color_threshold=1e-3 if guided else 0.0,
     )
 
@@ -375,31 +308,35 @@ def learn_without_prior(
     views: list[StylizedView],
     prior: PriorLike,
     settings: GeometryAdaptionSettings,
+    training: PriorSettings,
     folder: Path,
     progress: Progress,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The ablation "without prior": stage I's training on the portraits alone.
 
+    It takes the steps of stages I and II, which it replaces, so that only the prior is missing. It
+    does not touch the cameras: they come from the capture, and nothing would use corrected ones.
+
     Args:
         scene: The capture (normalization and crop height).
         views: Stylized portraits, at least three.
         prior: Only its architecture is taken.
-        settings: ``steps``, ``rays``, ``seed``.
+        settings: ``steps`` and ``seed``.
+        training: Stage I's settings.
         folder: The stage's folder; the training keeps its checkpoint in ``fields`` below it.
         progress: Told where it is.
 
     Returns:
         State for :func:`load_finetuned`, and figures for ``metrics.json``.
     """
-    fields = _as_prior(prior).settings
-    base = PAPER if fields.encoding == "frequency" else PREVIEW
     chosen = replace(
-        base,
-        fields=fields,
-        steps=settings.steps,
-        rays=settings.rays,
+        training,
+        fields=_as_prior(prior).settings,
+        steps=training.steps + settings.steps,
         weight_mvs=0.0,
         holdout_frames=0,
+        refine_cameras=False,
+        refine_focal=False,
         seed=settings.seed,
     )
     inner = folder / "fields"

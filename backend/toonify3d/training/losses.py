@@ -1,7 +1,12 @@
-"""The losses of stage I, eq. 2 to 7. All are means over rays or points.
+"""The losses of all three stages, eq. 2 to 7.
 
-The paper writes eq. 2, 3 and 5 as sums; with its weights they only balance as means per ray, and
-NeuS divides the colour term by the sum of the mask. So do these.
+The paper prints eq. 2, 3, 5 and 7 as sums over the rays or points of a batch; with its weights they
+only balance eq. 6, a mean, as means themselves. ``reduction`` says which, for all of them alike:
+
+* ``mean``: over rays or points, and of the colour over its channels too;
+* ``rays``: over rays or points, while the colour's channels are summed, as in NeuS's published code
+  (``exp_runner.py``), which divides the sum of all errors by the number of masked rays;
+* ``sum``: as printed.
 """
 
 from __future__ import annotations
@@ -9,39 +14,55 @@ from __future__ import annotations
 import torch
 
 
-def color_loss(rendered: torch.Tensor, observed: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Eq. 5 (also 8 and 13): ``|M(r) (C^(r) - C(r))|_1`` per masked ray and channel.
+def color_loss(
+    rendered: torch.Tensor, observed: torch.Tensor, mask: torch.Tensor, reduction: str = "mean"
+) -> torch.Tensor:
+    """Eq. 5 (also 8 and 13): ``|M(r) (C^(r) - C(r))|_1``, by default per masked ray and channel.
 
     Args:
         rendered: ``(R, 3)``.
         observed: ``(R, 3)``.
         mask: ``(R,)`` 0..1.
+        reduction: See the module.
     """
     difference = (rendered - observed).abs() * mask[:, None]
-    return difference.sum() / (3.0 * mask.sum() + 1e-5)
+    if reduction == "sum":
+        return difference.sum()
+    channels = 3.0 if reduction == "mean" else 1.0
+    return difference.sum() / (channels * mask.sum() + 1e-5)
 
 
 def depth_loss(
-    rendered: torch.Tensor, observed: torch.Tensor, weight: torch.Tensor
+    rendered: torch.Tensor,
+    observed: torch.Tensor,
+    weight: torch.Tensor,
+    reduction: str = "mean",
 ) -> torch.Tensor:
-    """Eq. 2: ``|M(r) (D^(r) - D(r))|_1`` per ray, weighted by the stereo confidence.
+    """Eq. 2: ``|M(r) (D^(r) - D(r))|_1``, by default per ray of weight 1.
 
     Args:
         rendered: Accumulated distance ``(R,)`` (eq. 1).
         observed: Stereo distance ``(R,)``.
-        weight: Mask times confidence ``(R,)``, 0 where there is no stereo depth.
+        weight: Mask, or mask times stereo confidence ``(R,)``; 0 where there is no stereo depth.
+        reduction: See the module.
     """
-    return ((rendered - observed).abs() * weight).sum() / (weight.sum() + 1e-5)
+    return _weighted((rendered - observed).abs(), weight, reduction)
 
 
-def surface_loss(sdf: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Eq. 3: ``|F_geo(x_d)|_1`` at points lifted from the stereo depth, weighted by confidence.
+def surface_loss(sdf: torch.Tensor, weight: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
+    """Eq. 3: ``|F_geo(x_d)|_1`` at points lifted from the stereo depth.
 
     Args:
         sdf: ``(R,)`` at the lifted points.
-        weight: Confidence ``(R,)``, 0 where there is none.
+        weight: As in :func:`depth_loss`.
+        reduction: See the module.
     """
-    return (sdf.abs() * weight).sum() / (weight.sum() + 1e-5)
+    return _weighted(sdf.abs(), weight, reduction)
+
+
+def _weighted(error: torch.Tensor, weight: torch.Tensor, reduction: str) -> torch.Tensor:
+    total = (error * weight).sum()
+    return total if reduction == "sum" else total / (weight.sum() + 1e-5)
 
 
 def mask_loss(
@@ -56,10 +77,11 @@ def mask_loss(
     return (entropy * weight).sum() / (weight.sum() + 1e-5)
 
 
-def eikonal_loss(gradient: torch.Tensor) -> torch.Tensor:
-    """Eq. 7: ``(|grad F_geo(x_k)|_2 - 1)^2`` per point, gradients ``(N, 3)``."""
+def eikonal_loss(gradient: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
+    """Eq. 7: ``(|grad F_geo(x_k)|_2 - 1)^2``, by default per point, gradients ``(N, 3)``."""
     length: torch.Tensor = torch.linalg.vector_norm(gradient, dim=-1)
-    return (length - 1.0).square().mean()
+    squares = (length - 1.0).square()
+    return squares.sum() if reduction == "sum" else squares.mean()
 
 
 def empty_space_loss(sdf: torch.Tensor, hull_distance: torch.Tensor, margin: float) -> torch.Tensor:

@@ -36,6 +36,10 @@ class PriorSettings:
     """Adam learning rate of the grid's table."""
     lr_network: float = 1e-3
     """Adam learning rate of the networks (paper: 2.5e-5)."""
+    adam_beta2: float = 0.99
+    """Adam's second beta (torch and NeuS: 0.999, ``paper``)."""
+    adam_epsilon: float = 1e-15
+    """Adam's epsilon (torch and NeuS: 1e-8, ``paper``)."""
     lr_final: float = 0.05
     """Learning rate at the end as a fraction of the start (exponential decay; 1 = constant)."""
     cooldown: float = 0.15
@@ -56,6 +60,12 @@ class PriorSettings:
     Stereo depth is biased by a fraction of a percent, which would pull a converged surface off."""
     weight_mask: float = 0.5
     """Weight of the mask term, eq. 6 (paper: 0.5)."""
+    binary_stereo: bool = False
+    """Every pixel with stereo depth counts alike, as in eq. 2, instead of by its confidence."""
+    reduction: str = "mean"
+    """How eq. 2, 3, 5 and 7 are added up: ``mean`` over rays or points and over colour channels;
+    ``rays``: the channels are summed (NeuS, ``paper``), so that the colour weighs three times as
+    much; ``sum``: as the paper prints them, beside which eq. 6 hardly counts."""
     enough_coverage: float = 0.5
     """Accumulated density that satisfies the mask term far from any outline (0: eq. 6 as it is,
     which pushes a soft surface outwards)."""
@@ -88,7 +98,11 @@ class PriorSettings:
     color_threshold: float = 1e-3
     """Samples of smaller weight get no colour evaluation (0: all do)."""
     silhouette_band: float = 0.03
-    """Width, in image widths, of the background ring round the person that is sampled."""
+    """Width, in image widths, of the background ring round the person that is sampled; 1: the whole
+    picture, as in NeuS (``paper``), but for rays that miss the unit sphere."""
+    binary_masks: bool = False
+    """Masks as in NeuS (``paper``): foreground from one half on, for the mask term and the colours.
+    Else the mask term takes them as they are and colours keep a pixel's distance to the outline."""
     holdout_frames: int = 4
     """Frames kept out of training to measure the PSNR (only when there are plenty)."""
     refine_cameras: bool = False
@@ -157,7 +171,8 @@ STANDARD = replace(
     steps=8000,
     rays=1280,
     # Sharper and with preview's weight of the masks, long training follows whatever is wrong with
-    # the masks of a real capture (docs/results.md, "Why session 2 swelled").
+    # the masks of a real capture (lps, own masks, 3,000 steps: with sharpness 2,500 and weight 0.5
+    # the surface came out 0.030 % of the diagonal too wide, with these 0.003 % too narrow).
     inv_s_end=1000.0,
     weight_mask=0.1,
     guide_resolution=160,
@@ -183,7 +198,11 @@ PAPER = PriorSettings(
     lr_final=1.0,
     cooldown=0.0,
     warmup=0,
+    adam_beta2=0.999,
+    adam_epsilon=1e-8,
     learn_inv_s=True,
+    binary_stereo=True,
+    reduction="rays",
     enough_coverage=0.0,
     divide_color=False,
     divide_depth=False,
@@ -193,6 +212,9 @@ PAPER = PriorSettings(
     weight_empty=0.0,
     hull_steps=0,
     color_threshold=0.0,
+    silhouette_band=1.0,
+    binary_masks=True,
+    holdout_frames=0,
 )
 PRESETS = {
     "tiny": TINY,

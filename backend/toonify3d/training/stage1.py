@@ -143,7 +143,8 @@ class PriorTrainer:
         torch.manual_seed(settings.seed)
         self.generator = torch.Generator(device=device).manual_seed(settings.seed)
         self.training, self.heldout = split_frames(scene, settings.holdout_frames)
-        self.bank = RayBank.from_scene(scene, self.training, settings.silhouette_band, device)
+        band, binary = settings.silhouette_band, settings.binary_masks
+        self.bank = RayBank.from_scene(scene, self.training, band, device, binary)
         self.guide = start_guide(scene, self.training, settings, device)
         self.bank.drop_unreachable(self.guide)
         self.prior = Prior(settings.fields, scene.normalization).to(device)
@@ -216,8 +217,8 @@ class PriorTrainer:
         ]
         return torch.optim.Adam(
             [group for group in groups if group["params"]],
-            betas=(0.9, 0.99),
-            eps=1e-15,
+            betas=(0.9, settings.adam_beta2),
+            eps=settings.adam_epsilon,
             fused=self.device.type in ("cpu", "cuda"),
             capturable=self.capturable,
         )

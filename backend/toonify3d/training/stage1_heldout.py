@@ -42,7 +42,8 @@ def fitted_poses(
         generator: Random numbers.
     """
     cameras = [frame.camera for frame in frames]
-    bank = RayBank.from_scene(scene, frames, settings.silhouette_band, prior.device)
+    band, binary = settings.silhouette_band, settings.binary_masks
+    bank = RayBank.from_scene(scene, frames, band, prior.device, binary)
     bank.drop_unreachable(guide)
     corrections = FrameCorrections(
         len(frames), True, False, False, cameras, scene.normalization, gauge=False

@@ -122,7 +122,13 @@ class StepRenderer:
     def losses(
         self, batch: RayBatch, inv_s: torch.Tensor | float, stereo: torch.Tensor | float
     ) -> Losses:
-        """Eq. 4 on a batch.
+        """Eq. 4 on a batch; arguments as of :meth:`judge`."""
+        return self.judge(batch, inv_s, stereo)[0]
+
+    def judge(
+        self, batch: RayBatch, inv_s: torch.Tensor | float, stereo: torch.Tensor | float
+    ) -> tuple[Losses, torch.Tensor]:
+        """Eq. 4 on a batch, and the colours ``(R, 3)`` that it compared with the observed ones.
 
         Args:
             batch: Rays with observations.
@@ -153,15 +159,15 @@ class StepRenderer:
         shown = self.corrections.expose(batch.frame, self._seen(rendered))
         if self.focus is not None:
             self._note(self.focus, batch, rendered, shown)
-        color = color_loss(shown, batch.color, batch.color_weight)
+        color = color_loss(shown, batch.color, batch.color_weight, settings.reduction)
         mask = mask_loss(self._covered(rendered, batch), batch.mask)
-        eikonal = eikonal_loss(everything.gradient[: rays * count + len(free)])
+        eikonal = eikonal_loss(everything.gradient[: rays * count + len(free)], settings.reduction)
         empty = self._empty(free, everything.sdf[rays * count : rays * count + len(free)])
         guided = torch.zeros_like(color)
         if with_stereo:
-            weight = batch.confidence * batch.mask
+            weight = self._stereo_weight(batch)
             guided = self._depth(rendered, batch, weight) + surface_loss(
-                everything.sdf[rays * count + len(free) :], weight
+                everything.sdf[rays * count + len(free) :], weight, settings.reduction
             )
         total = (
             color
@@ -174,7 +180,13 @@ class StepRenderer:
             total = total + settings.weight_poses * self.corrections.pose_penalty()
         if self.corrections.focal:
             total = total + settings.weight_focal * self.corrections.penalty()
-        return Losses(total, color, mask, eikonal, guided, empty)
+        return Losses(total, color, mask, eikonal, guided, empty), shown
+
+    def _stereo_weight(self, batch: RayBatch) -> torch.Tensor:
+        """Weight ``(R,)`` of rays in eq. 2 and 3: by confidence, or M(r) in {0, 1} as printed."""
+        if self.settings.binary_stereo:
+            return (batch.confidence > 0).to(batch.mask.dtype) * batch.mask
+        return batch.confidence * batch.mask
 
     def _note(
         self, focus: RayFocus, batch: RayBatch, rendered: Rendered, shown: torch.Tensor
@@ -262,10 +274,12 @@ class StepRenderer:
         anything has no distance to compare.
         """
         if not self.settings.divide_depth:
-            return depth_loss(rendered.depth, batch.depth, weight)
+            return depth_loss(rendered.depth, batch.depth, weight, self.settings.reduction)
         density = rendered.mask.clamp(min=LEAST_COVERAGE)
         met = (rendered.mask.detach() > LEAST_COVERAGE).to(weight.dtype)
-        return depth_loss(rendered.depth / density, batch.depth, weight * met)
+        return depth_loss(
+            rendered.depth / density, batch.depth, weight * met, self.settings.reduction
+        )
 
     def _covered(self, rendered: Rendered, batch: RayBatch) -> torch.Tensor:
         """Eq. 6's accumulated density; enough of it counts as all of it far from any outline.

@@ -21,6 +21,8 @@ from .adaption_loop import freeze, run_adaption
 from .adaption_settings import GeometryAdaptionSettings
 from .bending import GeometryAdaption, load_bend, start_lattice
 from .finetune import FieldFinetune, learn_without_prior, load_finetuned
+from .joint_colors import JointTexture
+from .settings import PriorSettings
 from .stage_files import input_digest, load_state, read_finished, save_state, write_metrics
 from .view_rays import check_views
 
@@ -36,6 +38,8 @@ def adapt_geometry(
     settings: GeometryAdaptionSettings,
     device: torch.device | str,
     progress: Progress,
+    training: PriorSettings | None = None,
+    texture: JointTexture | None = None,
 ) -> StylizedShape:
     """Run (or resume, or just load) stage II.
 
@@ -49,8 +53,11 @@ def adapt_geometry(
         settings: See :class:`GeometryAdaptionSettings`.
         device: Must be the prior's.
         progress: Told where it is.
+        training: Stage I's settings, which the ablation "without prior" needs.
+        texture: What stage III will be given, which the ablation "without PSA" needs.
 
     Raises:
+        ValueError: One of these ablations is asked for without what it needs.
         InputError: No usable portrait.
         TrainingError: Diverged repeatedly.
         CancelledError: From ``progress``; the next call goes on where this one stopped.
@@ -58,7 +65,15 @@ def adapt_geometry(
     folder.mkdir(parents=True, exist_ok=True)
     freeze(prior)
     check_views(views)
-    digest = input_digest(settings, views, displacement, prior)
+    if not settings.without_prior:
+        training = None
+    elif training is None:
+        raise ValueError("learning without prior needs stage I's settings")
+    if not settings.joins:
+        texture = None
+    elif texture is None:
+        raise ValueError("joint training needs what stage III is given")
+    digest = input_digest(settings, views, displacement, prior, training, *(texture or ()))
     if read_finished(folder, digest) and (folder / RESULT).exists():
         progress.update(1.0, "stylized shape is already there")
         return load_geometry(prior, folder, device)
@@ -66,12 +81,14 @@ def adapt_geometry(
     if not settings.adapt:
         save_state(folder / RESULT, {"method": "none"})
         write_metrics(folder, digest, {"steps": 0, "seconds": 0.0, "views": len(views)})
-    elif not settings.from_prior:
-        state, figures = learn_without_prior(scene, views, prior, settings, folder, progress)
+    elif training is not None:
+        state, figures = learn_without_prior(
+            scene, views, prior, settings, training, folder, progress
+        )
         save_state(folder / RESULT, state)
         write_metrics(folder, digest, figures | {"views": len(views)})
     else:
-        _train(scene, prior, views, displacement, folder, settings, digest, progress)
+        _train(scene, prior, views, displacement, folder, settings, texture, digest, progress)
     return load_geometry(prior, folder, device)
 
 
@@ -102,12 +119,15 @@ def _train(
     displacement: Displacement | None,
     folder: Path,
     settings: GeometryAdaptionSettings,
+    texture: JointTexture | None,
     digest: str,
     progress: Progress,
 ) -> None:
     adaption: GeometryAdaption | FieldFinetune
+    # A joint run replaces both stages, so it takes the steps of both.
+    steps = settings.steps + (0 if texture is None else texture.settings.steps)
     if settings.finetunes:
-        adaption = FieldFinetune(scene, prior, views, settings)
+        adaption = FieldFinetune(scene, prior, views, settings, texture)
         message = "fine-tuning the shape"
     else:
         lattice = start_lattice(scene, displacement, settings, progress)
@@ -116,7 +136,7 @@ def _train(
     watch = previewer(
         views[0].frame.camera,
         scene.normalization,
-        settings.steps,
+        steps,
         progress,
         lambda: _Shaded(adaption.geometry()),
     )
@@ -126,7 +146,7 @@ def _train(
         RESULT,
         digest,
         progress,
-        settings.steps,
+        steps,
         settings.lr_final,
         message,
         watch,

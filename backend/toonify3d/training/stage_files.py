@@ -14,6 +14,8 @@ from torch import nn
 
 from ..files import write_atomic, write_json
 from ..scene import Displacement, StylizedView
+from .adaption_settings import TextureAdaptionSettings
+from .settings import PriorSettings
 
 
 def input_digest(settings: Any, views: list[StylizedView], *more: Any) -> str:
@@ -22,7 +24,8 @@ def input_digest(settings: Any, views: list[StylizedView], *more: Any) -> str:
     Args:
         settings: A dataclass.
         views: Portraits: names, pixels, masks, confidences.
-        more: Displacements, arrays, modules (their parameters) or None.
+        more: Displacements, arrays, modules (their parameters), other dataclasses of settings or
+            None.
     """
     digest = hashlib.sha256(json.dumps(dataclasses.asdict(settings), sort_keys=True).encode())
     for view in views:
@@ -30,7 +33,9 @@ def input_digest(settings: Any, views: list[StylizedView], *more: Any) -> str:
         for array in (view.image, view.mask, view.confidence):
             digest.update(np.ascontiguousarray(array).tobytes())
     for item in more:
-        if isinstance(item, Displacement):
+        if isinstance(item, PriorSettings | TextureAdaptionSettings):
+            digest.update(json.dumps(dataclasses.asdict(item), sort_keys=True).encode())
+        elif isinstance(item, Displacement):
             digest.update(np.ascontiguousarray(item.points).tobytes())
             digest.update(np.ascontiguousarray(item.offsets).tobytes())
         elif isinstance(item, np.ndarray):

@@ -94,7 +94,7 @@ class TextureAdaption:
         self.reflection = Reflection(width).to(device)
         self.texture.reflection = self.reflection
         self.inked = _two_toned(points.target, points.trust)
-        self.discriminator = PaletteDiscriminator().to(device)
+        self.discriminator = PaletteDiscriminator(settings.discriminator_width).to(device)
         self.posterize = Posterize(palette)
         self.weight = points.belief * dominance(belief, points, settings.view_sharpness)
         given = {field.name: getattr(points, field.name) for field in fields(points)}

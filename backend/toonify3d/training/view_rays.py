@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -16,7 +17,11 @@ from ..scene import Camera, Float32Array, FloatArray, Normalization, Scene, Styl
 from ..snr.avatar import PriorLike
 from ..snr.rendering import sphere_interval
 from ..snr.warp_guide import interpolate
-from .data import camera_tensors
+from .data import WHOLE_PICTURE, camera_tensors, meets_sphere
+
+# Ring of the portraits' background when rays come from whole portraits: what is interior and edge
+# does not depend on that.
+_RING = 1.0 / 12.0
 
 
 @dataclass
@@ -117,10 +122,17 @@ class ViewRays:
         device: Where the rays are wanted.
         edge: Half width in pixels of the band called "along the silhouette".
         reach: How far outside of the mask, in pixels, rays still say something useful.
+        whole: All pixels are candidates whose rays meet the unit sphere, however far outside.
     """
 
     def __init__(
-        self, scene: Scene, views: list[StylizedView], device: torch.device, edge: int, reach: int
+        self,
+        scene: Scene,
+        views: list[StylizedView],
+        device: torch.device,
+        edge: int,
+        reach: int,
+        whole: bool = False,
     ) -> None:
         check_views(views)
         cameras = [view.frame.camera for view in views]
@@ -128,7 +140,9 @@ class ViewRays:
         parts: list[tuple[npt.NDArray[np.generic], ...]] = []
         for number, view in enumerate(views):
             signed = signed_distance(view.mask > 127)
-            chosen = (signed > -reach) & self._above_crop(scene, view.frame.camera)
+            camera = view.frame.camera
+            near = meets_sphere(camera, scene.normalization) if whole else signed > -reach
+            chosen = near & self._above_crop(scene, camera)
             row, column = np.nonzero(chosen)
             pixels = np.stack([np.full_like(row, number), column, row], axis=1).astype(np.int16)
             parts.append((pixels, view.image[chosen], view.mask[chosen], signed[chosen]))
@@ -140,6 +154,20 @@ class ViewRays:
         self._pools = [
             torch.tensor(np.nonzero(pool)[0].astype(np.int32), device=device) for pool in pools
         ]
+
+    @classmethod
+    def within(
+        cls, scene: Scene, views: list[StylizedView], device: torch.device, band: float
+    ) -> ViewRays:
+        """Rays of the silhouettes and a ring of ``band`` image widths; from 1 on, of everything.
+
+        Raises:
+            InputError: No usable portrait.
+        """
+        check_views(views)
+        whole = band >= WHOLE_PICTURE
+        reach = ring_pixels(views[0].image.shape[1], _RING if whole else band)
+        return cls(scene, views, device, edge=max(3, reach // 5), reach=reach, whole=whole)
 
     def draw(
         self, count: int, generator: torch.Generator, shares: tuple[float, float, float]
@@ -191,6 +219,11 @@ class ViewRays:
         toward = scene.normalization.center - origin
         middle = origin + (toward * direction).sum(1, keepdims=True) * direction
         return np.asarray((middle[:, 2] > scene.crop_z).reshape(shape))
+
+
+def ring_pixels(width: int, band: float) -> int:
+    """Whole pixels, at least 8, of a ring ``band`` times as wide as a picture of ``width``."""
+    return max(8, math.floor(band * width + 1e-6))  # a twelfth of 12 is 1, not just below it
 
 
 class PatchRays:

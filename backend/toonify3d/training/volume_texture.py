@@ -144,16 +144,16 @@ class VolumeAdaption:
         torch.manual_seed(settings.seed)
         self.generator = torch.Generator(device).manual_seed(settings.seed)
         source = appearance_source(geometry)
-        self.texture = VolumeTexture(source.feature_width, settings.layers, settings.width)
-        self.texture.to(device)
+        self.texture = VolumeTexture(
+            source.feature_width, settings.layers, settings.width, settings.weight_norm
+        ).to(device)
         appearance: AppearanceField = source.appearance
         self.reflection = AppearanceReflection(appearance).to(device)
-        self.discriminator = PaletteDiscriminator().to(device)
+        self.discriminator = PaletteDiscriminator(settings.discriminator_width).to(device)
         self.posterize = Posterize(
             style_palette(palette, views, settings.palette_colors, settings.seed)
         )
-        reach = max(8, views[0].image.shape[1] // 12)
-        self.rays = ViewRays(scene, views, device, edge=max(3, reach // 5), reach=reach)
+        self.rays = ViewRays.within(scene, views, device, settings.silhouette_band)
         self.patches = PatchRays(views, scene.normalization, device, settings.patch)
         self.rendering = VolumeRendering(geometry, settings)
         self.ray_count = settings.rays
@@ -175,8 +175,8 @@ class VolumeAdaption:
         return torch.optim.Adam(
             self.modules().parameters(),
             lr=self.settings.volume_learning_rate,
-            betas=(0.9, 0.99),
-            eps=1e-10,
+            betas=(0.9, self.settings.adam_beta2),
+            eps=self.settings.adam_epsilon,
             fused=self.geometry.device.type in ("cpu", "cuda"),
         )
 
@@ -197,7 +197,7 @@ class VolumeAdaption:
     def batch_losses(self) -> tuple[Tensor, dict[str, Tensor]]:
         """See :class:`.adaption_loop.Recordable`."""
         settings, generator = self.settings, self.generator
-        count = max(1, min(settings.patches, self.ray_count // (2 * settings.patch**2)))
+        count = patch_count(settings, self.ray_count)
         drawn = self.patches.draw(count, generator) if settings.discriminator_weight else None
         inside = 0 if drawn is None else len(drawn[0])
         rays, target, mask, _ = self.rays.draw_evenly(max(1, self.ray_count - inside), generator)
@@ -209,7 +209,7 @@ class VolumeAdaption:
             target = torch.cat([target, drawn[1]])
             mask = torch.cat([mask, torch.ones(inside, device=mask.device)])
         color, shade = self.render(rays)
-        fit = color_loss(color, target, (mask > 0.5).to(mask.dtype))
+        fit = color_loss(color, target, (mask > 0.5).to(mask.dtype), settings.reduction)
         off, chroma = reflection_penalty(shade)
         total = fit + settings.reflection_weight * off + settings.monochrome_weight * chroma
         values = {"color": fit.detach(), "reflection": off.detach(), "total": fit.detach()}
@@ -288,6 +288,11 @@ class VolumeAdaption:
                 wanted = self.light(x, wanted)
             feature = geometry.evaluate(points).feature
         fit_albedo(self.texture, points, feature, wanted, self.settings.warm_steps, self.generator)
+
+
+def patch_count(settings: TextureAdaptionSettings, rays: int) -> int:
+    """Patches in a batch of ``rays``: as asked, but at most half of the rays and at least one."""
+    return max(1, min(settings.patches, rays // (2 * settings.patch**2)))
 
 
 def fit_albedo(

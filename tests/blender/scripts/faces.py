@@ -181,6 +181,20 @@ bpy.ops.toonify3d.clear_face()
 out["cleared"] = [faces.settled(settings, faceless), len(settings.faces)]
 out["asked_again"] = texts(draw(panels.TOONIFY3D_PT_main))[0]
 
+# -- a look for all: colors need no face, and what was said of one exemplar comes first --
+settings.look = "colour"
+out["look_colors"] = [
+    faces.settled(settings, faceless),
+    part("requests").build_request(bpy.context, "stylize")["overrides"],
+    texts(draw(panels.TOONIFY3D_PT_main)),
+]
+settings.look = "ink"
+bpy.ops.toonify3d.colors_only(exemplar=faceless)
+out["look_of_one"] = part("requests").build_request(bpy.context, "stylize")["overrides"]
+bpy.ops.toonify3d.clear_face()
+out["look_of_all"] = part("requests").build_request(bpy.context, "stylize")["overrides"]
+settings.look = "auto"
+
 # -- a queue of several: each has its own --
 for name in ("toon.png", "faceless Zwei.png"):
     settings.more_exemplars.add().path = str(FOLDER / name)
@@ -219,7 +233,9 @@ settings.check_capture = False
 settings.more_exemplars.clear()
 bpy.ops.toonify3d.clear_face()
 part("session").face_check.close()
+settings.look = "ink"  # which the fix takes out again
 bpy.ops.toonify3d.stylize()
+settings.look = "auto"
 wait()
 job = session.queue.current
 out["failed"] = [job.state.name, job.problem.code, *texts(draw(panels.TOONIFY3D_PT_job))]

@@ -100,6 +100,7 @@ log = draw(panels.TOONIFY3D_PT_main)
 out["button_text"] = [k["text"] for n, a, k in log if n == "operator" and "stylize'" in a[0]]
 out["icons"] = [int(k["icon_value"]) for n, _, k in log if n == "template_icon"]
 settings.eyes, settings.jaw, settings.head = 1.5, 0.0, 0.5
+settings.expression, settings.symmetric, settings.look = 0.4, False, "ink"
 bpy.ops.toonify3d.stylize()
 out["queue"] = [[j.name, j.state.name] for j in session.queue.jobs]
 folders = {str(j.folder) for j in session.queue.jobs}
@@ -120,6 +121,13 @@ out["ends"] = [j.state.name for j in session.queue.jobs]
 avatars = [item for item in bpy.data.objects if "toonify3d_result" in item]
 out["avatars"] = sorted(Path(item["toonify3d_result"]).parent.name for item in avatars)
 out["places"] = sorted(round(item.location.x, 3) for item in avatars)
+log = draw(panels.TOONIFY3D_PT_main)
+out["choices_drawn"] = [a[1].strip("'") for n, a, _ in log if n == "prop"]
+out["changed"] = texts(log)[0]
+bpy.ops.toonify3d.reset_features()
+out["reset"] = part("requests").build_request(bpy.context, "stylize")["overrides"]
+settings.look = "auto"
+out["reset_all"] = part("requests").build_request(bpy.context, "stylize").get("overrides")
 queue_log = draw(panels.TOONIFY3D_PT_job)
 out["queue_drawn"] = sum("show_job" in str(item) for item in queue_log)
 out["estimate"] = texts(draw(panels.TOONIFY3D_PT_main))[0]
@@ -260,9 +268,16 @@ try:
 except RuntimeError as error:
     out["drop_refused"] = str(error)
 
-out["tooltips"] = {
-    name: settings.bl_rna.properties[name].description for name in ("strength", "jaw", "head")
+rna = settings.bl_rna.properties
+wanted = {"look": "stylize.look", "strength": "stylize.strength", **part("properties").FEATURES}
+out["tooltips"] = {setting: rna[name].description for name, setting in wanted.items()}
+out["limits"] = {
+    setting: [rna[name].hard_min, rna[name].hard_max]
+    for name, setting in wanted.items()
+    if rna[name].type == "FLOAT"
 }
+out["defaults"] = {setting: rna[name].default for name, setting in wanted.items()}
+out["looks"] = {item.identifier: item.value for item in rna["look"].enum_items}
 bpy.ops.preferences.addon_disable(module=MODULE)
 out["left"] = [name for name in dir(bpy.types) if "toonify" in name.lower()]
 finish(**out)
