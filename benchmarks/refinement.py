@@ -9,7 +9,7 @@ Every case runs stage I on ``lps`` with the same seed and without stereo:
   distance from the head in a random direction; refinement off and on;
 * ``focal length``: 0.5 % too long in all frames; refinement off and on;
 * ``changing exposure``: each frame's brightness times a random gain of 0.9 to 1.1; compensation off
-  and on.
+  and on; also on with true colours, which should do no harm.
 
 Judged are the distance of the visible true surface to ours (percent of its box diagonal) and the
 foreground PSNR of the held-out frames as they really are: true cameras, true colours. With
@@ -73,6 +73,7 @@ CASES = {
     "focal_both": Case(
         "the same, cameras refined too", "focal", {"refine_focal": True, "refine_cameras": True}
     ),
+    "true_exposure": Case("true, exposure compensated", "", {"refine_exposure": True}),
     "exposure": Case("changing exposure", "exposure"),
     "exposure_refined": Case(
         "changing exposure, compensated", "exposure", {"refine_exposure": True}

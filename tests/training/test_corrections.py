@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import stage1_scene
 
 from toonify3d.errors import InputError
+from toonify3d.files import write_image
 from toonify3d.progress import SilentProgress
 from toonify3d.scene import Scene
 from toonify3d.snr.fields import SurfaceSample
@@ -33,7 +35,7 @@ from toonify3d.training.refined_cameras import (
     with_refined_cameras,
 )
 from toonify3d.training.settings import PAPER, TINY, PriorSettings
-from toonify3d.training.stage1 import train_prior
+from toonify3d.training.stage1 import PriorTrainer, train_prior
 from toonify3d.training.stage1_step import StepRenderer
 
 torch.set_num_threads(1)
@@ -255,6 +257,43 @@ def test_cameras_are_needed_to_correct_them() -> None:
     with pytest.raises(ValueError, match="needs the cameras"):
         FrameCorrections(3, poses=True, exposure=False)
     assert FrameCorrections(3, poses=False, exposure=True).log_gain.requires_grad
+
+
+def _exposed(scene: Scene, root: Path, gains: np.ndarray) -> Scene:
+    """The scene with every frame's colours times a gain."""
+    for frame, gain in zip(scene.frames, gains, strict=True):
+        image = (scene.image(frame) * gain).round()
+        assert image[scene.mask(frame) > 127].max() <= 255  # nothing is cut off at white
+        write_image(root / "frames" / f"{frame.name}.png", image.clip(0, 255).astype(np.uint8))
+        write_image(root / "masks" / f"{frame.name}.png", scene.mask(frame))
+    return replace(scene, root=root)
+
+
+def test_exposures_are_found_up_to_a_common_factor(scene: Scene, tmp_path: Path) -> None:
+    gains = np.random.default_rng(3).uniform(0.9, 1.1, len(scene.frames))
+    settings = replace(
+        TINY,
+        steps=250,
+        rays=192,
+        hull_steps=20,
+        lr_final=1.0,
+        holdout_frames=0,
+        refine_exposure=True,
+    )
+    uneven = _exposed(scene, tmp_path / "scene", gains)
+    trainer = PriorTrainer(
+        uneven, tmp_path / "run", settings, torch.device("cpu"), SilentProgress()
+    )
+    trainer.run()
+    true = np.log(gains) - np.log(gains).mean()
+    found = trainer.corrections.log_gains().detach().mean(1).numpy()
+    assert np.abs(true).max() > 0.08 and np.abs(found - true).max() < 0.025
+    assert np.polyfit(true, found, 1)[0] == pytest.approx(1.0, abs=0.2)
+    figures = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
+    figures = figures["camera_corrections"]
+    assert figures["darkest_percent"] == pytest.approx(100 * np.expm1(true.min()), abs=2.0)
+    assert figures["brightest_percent"] == pytest.approx(100 * np.expm1(true.max()), abs=2.0)
+    assert "darkest_percent" not in FrameCorrections(3, False, exposure=False).figures()
 
 
 def test_stage_one_leaves_its_cameras_to_the_later_steps(scene: Scene, tmp_path: Path) -> None:

@@ -181,6 +181,89 @@ def test_out_of_memory_halves_the_rays_and_goes_on(
         PriorTrainer(scene, tmp_path, SHORT, torch.device("cpu"), SilentProgress()).run()
 
 
+def test_corrections_that_break_in_the_very_last_step_are_noticed(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every later step would read such poses from ``cameras.json``."""
+    settings = replace(SHORT, refine_cameras=True, refine_exposure=True)
+    for name in ("rotation", "log_gain"):
+        folder, progress = tmp_path / name, SilentProgress()
+        folder.mkdir()
+        trainer = PriorTrainer(scene, folder, settings, torch.device("cpu"), progress)
+        step, calls = trainer.optimizer.step, []
+
+        def poisoned(
+            trainer: PriorTrainer = trainer, step=step, calls: list = calls, name: str = name
+        ) -> None:
+            step()
+            calls.append(trainer.step)
+            if len(calls) == settings.steps:
+                with torch.no_grad():
+                    getattr(trainer.corrections, name)[0, 0] = float("nan")
+                trainer.save()
+                assert load_checkpoint(trainer.folder, "cpu") is None
+
+        monkeypatch.setattr(trainer.optimizer, "step", poisoned)
+        trainer.run()
+        assert len(progress.warnings) == 1 and trainer.lr_scale == 0.5
+        assert all(bool(torch.isfinite(p).all()) for p in trainer.corrections.parameters())
+        assert "NaN" not in (folder / "cameras.json").read_text(encoding="utf-8")
+        assert "NaN" not in (folder / "metrics.json").read_text(encoding="utf-8")
+
+
+def _trained(scene: Scene, folder: Path, rays: int) -> torch.Tensor:
+    trainer = PriorTrainer(scene, folder, SHORT, torch.device("cpu"), SilentProgress())
+    trainer.rays = rays
+    trainer.run()
+    return torch.cat([p.flatten() for p in trainer.prior.parameters()])
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_memory_that_ends_within_the_optimizer_applies_no_step_twice(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Adam allocates its moments while it steps: some groups are done then, others half made."""
+    progress = SilentProgress()
+    folder = tmp_path / "lacking"
+    trainer = PriorTrainer(scene, folder, SHORT, torch.device("cpu"), progress)
+    step, calls = trainer.optimizer.step, []
+
+    def breaking_off() -> None:
+        step()
+        calls.append(1)
+        if len(calls) == number:
+            made = list(trainer.optimizer.state.values())
+            del made[-1]["exp_avg"]
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory (injected)")
+
+    monkeypatch.setattr(trainer.optimizer, "step", breaking_off)
+    trainer.run()
+    assert progress.warnings == ["Stage I: out of GPU memory; going on with 128 rays a step."]
+    # As if it had begun with the rays that fit.
+    got = torch.cat([p.flatten() for p in trainer.prior.parameters()])
+    assert torch.equal(got, _trained(scene, tmp_path / "smaller", 128))
+
+
+def test_memory_that_ends_between_steps_costs_rays_only(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress, calls = SilentProgress(), []
+    trainer = PriorTrainer(scene, tmp_path, SHORT, torch.device("cpu"), progress)
+    refresh = trainer.guide.refresh
+
+    def lacking(*arguments, **named) -> None:
+        calls.append(trainer.step)
+        if trainer.step and trainer.rays > 128:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory (injected)")
+        refresh(*arguments, **named)
+
+    monkeypatch.setattr(trainer.guide, "refresh", lacking)
+    trainer.run()
+    # After the hull, at step 5 in vain, there again, and at the end.
+    assert calls == [0, 5, 5, SHORT.steps]
+    assert trainer.step == SHORT.steps and trainer.rays == 128 and len(progress.warnings) == 1
+
+
 def _foreign(kind: str, state: dict) -> object:
     if kind == "shape":
         state["prior"]["parameters"]["geometry.layers.0.weight"] = torch.zeros(3, 3)

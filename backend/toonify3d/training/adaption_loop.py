@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import time
@@ -16,12 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import TrainingError
-from ..files import write_atomic, write_json
 from ..progress import Progress
-from ..scene import Displacement, StylizedView
-from .adaption_settings import TextureAdaptionSettings
 from .checkpoint import (
     NAME,
+    StepWatch,
     Timer,
     check_optimizer_state,
     cloned,
@@ -30,7 +27,7 @@ from .checkpoint import (
     save_checkpoint,
 )
 from .recorded_step import CudaRecorder, Recorder, Recordings, make_capturable, set_rate
-from .settings import PriorSettings
+from .stage_files import save_state, write_metrics
 
 CHECKPOINT_SECONDS = 20.0
 MAX_ROLLBACKS = 3
@@ -42,55 +39,6 @@ EXPLOSION = 50.0
 LOOK_EVERY = 20
 # A stage alternates between two kinds of steps at most: with and without the discriminator.
 RECORDINGS = 2
-
-
-def input_digest(settings: Any, views: list[StylizedView], *more: Any) -> str:
-    """Hash of everything that decides a stage's result, to know a finished one again.
-
-    Args:
-        settings: A dataclass.
-        views: Portraits: names, pixels, masks, confidences.
-        more: Displacements, arrays, modules (their parameters), other dataclasses of settings or
-            None.
-    """
-    digest = hashlib.sha256(json.dumps(dataclasses.asdict(settings), sort_keys=True).encode())
-    for view in views:
-        digest.update(view.frame.name.encode())
-        for array in (view.image, view.mask, view.confidence):
-            digest.update(np.ascontiguousarray(array).tobytes())
-    for item in more:
-        if isinstance(item, PriorSettings | TextureAdaptionSettings):
-            digest.update(json.dumps(dataclasses.asdict(item), sort_keys=True).encode())
-        elif isinstance(item, Displacement):
-            digest.update(np.ascontiguousarray(item.points).tobytes())
-            digest.update(np.ascontiguousarray(item.offsets).tobytes())
-        elif isinstance(item, np.ndarray):
-            digest.update(np.ascontiguousarray(item).tobytes())
-        elif isinstance(item, nn.Module):
-            for name, tensor in item.state_dict().items():
-                digest.update(name.encode())
-                digest.update(tensor.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values atomically (readable with ``weights_only=True``)."""
-    write_atomic(path, lambda temporary: torch.save(state, temporary))
-
-
-def load_state(path: Path, device: torch.device | str) -> dict[str, Any]:
-    """Read what :func:`save_state` wrote, without unpickling code."""
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    return state
-
-
-def read_finished(folder: Path, digest: str) -> bool:
-    """Whether ``folder/metrics.json`` says that this very run has finished."""
-    path = folder / "metrics.json"
-    if not path.exists():
-        return False
-    document = json.loads(path.read_text(encoding="utf-8"))
-    return bool(document.get("finished")) and document.get("digest") == digest
 
 
 def freeze(module: object) -> None:
@@ -131,6 +79,19 @@ class Adaption(Protocol):
 
     def shrink(self) -> int | None:
         """Halve the batch for want of memory: its new size, or None when it is at its least."""
+
+    def step_state(self) -> dict[str, Any]:
+        """What a step has from earlier ones beside modules, optimizer and random state.
+
+        Tensors and plain values: grids that follow the shape, counters, the size of the batch.
+        """
+
+    def restore_step_state(self, state: dict[str, Any]) -> None:
+        """Back to what :meth:`step_state` gave; the batch does not grow again.
+
+        Raises:
+            KeyError, RuntimeError: It is of another version.
+        """
 
     def state(self) -> dict[str, Any]:
         """The result as tensors and plain values."""
@@ -221,6 +182,7 @@ class AdaptionLoop:
         self._seconds = 0.0
         self._recent: dict[str, float] = {}
         self._last: dict[str, Any] = {}
+        self._watch = StepWatch(self._optimizer)
 
     def run(
         self, steps: int, message: str, watch: Callable[[int], None] | None = None
@@ -246,10 +208,9 @@ class AdaptionLoop:
                 number = self._roll_back()
                 continue
             self._set_rate(cosine_factor(number / steps, self._final))
-            if not self._step(number, number / steps):
-                number = self._roll_back()
+            number, good = self._try_step(number, number / steps)
+            if not good:
                 continue
-            number += 1
             now = time.monotonic()
             self._seconds, started = self._seconds + now - started, now
             if timer.due():
@@ -263,25 +224,33 @@ class AdaptionLoop:
         """Remove the checkpoint: the result is safe elsewhere."""
         (self._folder / NAME).unlink(missing_ok=True)
 
+    def _try_step(self, number: int, fraction: float) -> tuple[int, bool]:
+        """One optimizer step: the number of steps done then, and whether it was one of them."""
+        self._watch.began = False
+        good: bool | None
+        try:
+            good = self._step(number, fraction)
+        except torch.cuda.OutOfMemoryError:
+            good = None  # handled below: here the error still holds the step's tensors
+        if good is None:
+            self._shrink()
+            return (self._rewind() if self._watch.began else number), False
+        return (number + 1, True) if good else (self._roll_back(), False)
+
     def _step(self, number: int, fraction: float) -> bool:
         """One optimizer step; False when the loss is bad.
 
         Nothing is changed then, except by a recorded step, which the step back undoes as well.
         """
-        while True:
-            try:
-                recorded = self._recorded_step(fraction)
-                loss, values = self._gradients(fraction) if recorded is None else recorded
-            except torch.cuda.OutOfMemoryError:
-                self._shrink()
-                continue
-            if self._looks(number):
-                if self._is_bad(loss):
-                    return False
-                self._note(values, number)
-            if recorded is None:
-                self._optimizer.step()
-            return True
+        recorded = self._recorded_step(fraction)
+        loss, values = self._gradients(fraction) if recorded is None else recorded
+        if self._looks(number):
+            if self._is_bad(loss):
+                return False
+            self._note(values, number)
+        if recorded is None:
+            self._optimizer.step()
+        return True
 
     def _gradients(self, fraction: float) -> tuple[Tensor, Mapping[str, float | Tensor]]:
         self._optimizer.zero_grad(set_to_none=True)
@@ -364,14 +333,20 @@ class AdaptionLoop:
         self._rollbacks += 1
         if self._rollbacks > MAX_ROLLBACKS:
             raise TrainingError(_DIVERGED)
-        rollbacks, slowdown = self._rollbacks, 0.5 * self._slowdown
-        number = self._restore(self._last)
-        self._rollbacks, self._slowdown = rollbacks, slowdown
+        self._slowdown *= 0.5
+        number = self._rewind()
         for generator in self._generators.values():
-            _reseed(generator, rollbacks)
+            _reseed(generator, self._rollbacks)
         self._progress.warn(
             f"The loss was not finite; went back to step {number} with half the learning rate."
         )
+        return number
+
+    def _rewind(self) -> int:
+        """Back to the last checkpoint, keeping what has been learned about rate and batch."""
+        kept = self._rollbacks, self._slowdown
+        number = self._restore(self._last)
+        self._rollbacks, self._slowdown = kept
         return number
 
     def _save(self, number: int) -> int:
@@ -387,6 +362,7 @@ class AdaptionLoop:
             "recent": dict(self._recent),
             "modules": cloned(self._modules.state_dict()),
             "optimizer": cloned(self._optimizer.state_dict()),
+            "adaption": cloned(self._adaption.step_state()),
         }
         for name, generator in self._generators.items():
             if isinstance(generator, torch.Generator):
@@ -403,6 +379,7 @@ class AdaptionLoop:
         if state is None or state.get("digest") != self._digest:
             return 0
         fresh = cloned(self._modules.state_dict()), cloned(self._optimizer.state_dict())
+        started = cloned(self._adaption.step_state())
         try:
             check_optimizer_state(self._optimizer, state["optimizer"])
             number = self._restore(state)
@@ -410,6 +387,7 @@ class AdaptionLoop:
             # Modules take what fits before they complain about the rest.
             self._modules.load_state_dict(fresh[0])
             load_optimizer(self._optimizer, fresh[1])
+            self._adaption.restore_step_state(started)
             self._progress.warn(
                 "The checkpoint was written by another version; this stage starts anew."
             )
@@ -420,6 +398,7 @@ class AdaptionLoop:
     def _restore(self, state: dict[str, Any]) -> int:
         self._modules.load_state_dict(state["modules"])
         load_optimizer(self._optimizer, state["optimizer"])
+        self._adaption.restore_step_state(state["adaption"])
         if self._recordings is not None:
             self._recordings.forget()  # the moments are other tensors now
         for name, generator in self._generators.items():
@@ -485,8 +464,3 @@ def run_adaption(
     }
     write_metrics(folder, digest, figures | adaption.figures())
     loop.finish()
-
-
-def write_metrics(folder: Path, digest: str, document: dict[str, Any]) -> None:
-    """Write ``folder/metrics.json``: the last thing a stage does, its mark of being finished."""
-    write_json(folder / "metrics.json", {"finished": True, "digest": digest, **document})

@@ -133,6 +133,22 @@ class GeometryAdaption:
         self.mask_ray_count //= 2
         return self.ray_count
 
+    def step_state(self) -> dict[str, Any]:
+        """See :class:`.adaption_loop.Adaption`."""
+        return {
+            "calls": self._calls,
+            "rays": self.ray_count,
+            "mask_rays": self.mask_ray_count,
+            "coarse": self.coarse.values,
+        }
+
+    def restore_step_state(self, state: dict[str, Any]) -> None:
+        """See :class:`.adaption_loop.Adaption`."""
+        self._calls = int(state["calls"])
+        self.ray_count = min(self.ray_count, int(state["rays"]))
+        self.mask_ray_count = min(self.mask_ray_count, int(state["mask_rays"]))
+        self.coarse.values.copy_(state["coarse"])
+
     def state(self) -> dict[str, Any]:
         """See :class:`.adaption_loop.Adaption`; :func:`load_bend` reads it."""
         lattice = self.deformation.initial

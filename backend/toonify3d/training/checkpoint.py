@@ -100,6 +100,24 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
             group["lr"] = rate
 
 
+class StepWatch:
+    """Knows whether an optimizer has begun a step, so that parameters may have changed.
+
+    A step that breaks off, for want of memory say, may have moved some of them, or have left Adam
+    with half of its moments.
+
+    Attributes:
+        began: Set when a step begins; whoever watches resets it.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.began = False
+        optimizer.register_step_pre_hook(self._note)
+
+    def _note(self, *_: object) -> None:
+        self.began = True
+
+
 class Timer:
     """Says when something that happens at most every so many seconds is due."""
 

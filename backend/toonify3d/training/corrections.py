@@ -148,7 +148,11 @@ class FrameCorrections(nn.Module):
         """The rendered colour ``(R, 3)`` as frames ``(R,)`` would show it."""
         if not self.exposure:
             return color
-        return color * (self.log_gain - self.log_gain.mean(0))[frame].exp()
+        return color * self.log_gains()[frame].exp()
+
+    def log_gains(self) -> torch.Tensor:
+        """Logarithm of every frame's gain over the mean one, by channel, ``(F, 3)``."""
+        return self.log_gain - self.log_gain.mean(0)
 
     def corrected(self, cameras: Sequence[Camera], normalization: Normalization) -> list[Camera]:
         """The cameras of the frames with what has been learned."""
@@ -165,13 +169,23 @@ class FrameCorrections(nn.Module):
         return found
 
     def figures(self) -> dict[str, float]:
-        """How much is corrected: medians over the frames, and the focal lengths' mean, percent."""
+        """How much is corrected: medians over the frames, and the focal lengths' mean, percent.
+
+        With exposure also the darkest and the brightest frame, percent of the mean one.
+        """
         turns, shifts = (value.detach().norm(dim=1) for value in self.motions())
-        return {
+        found = {
             "turn_deg": float(torch.rad2deg(turns.median())),
             "shift_unit": float(shifts.median()),
             "focal_percent": 100.0 * float(torch.expm1(self.log_focal.detach()).mean()),
         }
+        if self.exposure:
+            gains = 100.0 * torch.expm1(self.log_gains().detach().mean(1))
+            found |= {
+                "darkest_percent": float(gains.min()),
+                "brightest_percent": float(gains.max()),
+            }
+        return found
 
     def for_others(
         self, others: Sequence[Camera], given: Sequence[Camera], normalization: Normalization

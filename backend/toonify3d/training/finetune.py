@@ -176,6 +176,18 @@ class FieldFinetune:
         self.ray_count //= 2
         return self.ray_count
 
+    def step_state(self) -> dict[str, Any]:
+        """See :class:`.adaption_loop.Adaption`."""
+        guide = None if self.guide is None else self.guide.values
+        return {"calls": self._calls, "rays": self.ray_count, "guide": guide}
+
+    def restore_step_state(self, state: dict[str, Any]) -> None:
+        """See :class:`.adaption_loop.Adaption`."""
+        self._calls = int(state["calls"])
+        self.ray_count = min(self.ray_count, int(state["rays"]))
+        if self.guide is not None:
+            self.guide.values.copy_(state["guide"])
+
     def state(self) -> dict[str, Any]:
         """See :class:`.adaption_loop.Adaption`; :func:`load_finetuned` reads it."""
         if not self.settings.learn_inv_s:

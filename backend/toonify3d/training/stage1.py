@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from ..files import write_json
 from ..progress import Progress
 from ..scene import Scene
 from ..snr.encoding import HashEncoding
-from ..snr.guide import Guide
 from ..snr.prior import Prior
 from .checkpoint import (
+    StepWatch,
     Timer,
     check_optimizer_state,
     cloned,
@@ -34,8 +35,8 @@ from .refined_cameras import save_refined_cameras
 from .schedule import active_levels, learning_rate_factor, sharpness, stereo_weight, view_strength
 from .settings import PriorSettings
 from .stage1_heldout import fitted_poses, with_cameras
-from .stage1_hull import fit_hull
-from .stage1_preview import foreground_psnr, preview_image
+from .stage1_hull import fit_hull, start_guide
+from .stage1_preview import mean_psnr, preview_image
 from .stage1_step import Losses, StepRenderer
 
 MOST_RETRIES = 3
@@ -144,7 +145,7 @@ class PriorTrainer:
         self.training, self.heldout = split_frames(scene, settings.holdout_frames)
         band, binary = settings.silhouette_band, settings.binary_masks
         self.bank = RayBank.from_scene(scene, self.training, band, device, binary)
-        self.guide = self._hull()
+        self.guide = start_guide(scene, self.training, settings, device)
         self.bank.drop_unreachable(self.guide)
         self.prior = Prior(settings.fields, scene.normalization).to(device)
         self.corrections = FrameCorrections(
@@ -169,26 +170,7 @@ class PriorTrainer:
         self.history: list[dict[str, float]] = []
         self._smooth: float | None = None
         self._snapshot: dict[str, Any] | None = None
-
-    def _hull(self) -> Guide:
-        frames = self.training
-        guide = Guide.from_masks(
-            [frame.camera for frame in frames],
-            [self.scene.mask(frame) for frame in frames],
-            self.scene.normalization,
-            self.settings.guide_resolution,
-            self.device,
-            lowest=self.scene.crop_z,
-        )
-        pairs = [(frame.camera, self.scene.depth(frame)) for frame in frames]
-        stereo = [(camera, depth) for camera, depth in pairs if depth is not None]
-        if stereo and self.settings.weight_mvs > 0 and self.settings.hull_steps:
-            guide.carve_with_depth(
-                [camera for camera, _ in stereo],
-                [depth for _, depth in stereo],
-                self.scene.normalization,
-            )
-        return guide
+        self._watch = StepWatch(self.optimizer)
 
     @property
     def capturable(self) -> bool:
@@ -275,14 +257,20 @@ class PriorTrainer:
         return self._finish()
 
     def _train_step(self) -> Losses | None:
+        """One step; None when it had to be given up."""
+        self._watch.began = False
+        try:
+            return self._try_step()
+        except torch.cuda.OutOfMemoryError:
+            pass  # handled below: here the error still holds the step's tensors
+        self._halve_rays()
+        return None
+
+    def _try_step(self) -> Losses | None:
         self._prepare_step()
         weight = stereo_weight(self.step, self.settings) if self.bank.has_depth else 0.0
-        try:
-            recorded = self._replayed(weight)
-            losses = self._gradients(weight) if recorded is None else recorded
-        except torch.cuda.OutOfMemoryError:
-            self._halve_rays()
-            return None
+        recorded = self._replayed(weight)
+        losses = self._gradients(weight) if recorded is None else recorded
         if not self._healthy(losses):
             self._step_back()
             return None
@@ -354,7 +342,8 @@ class PriorTrainer:
 
     def _is_sound(self) -> bool:
         """Whether all parameters are finite (a finite loss may have infinite gradients)."""
-        return all(bool(torch.isfinite(p).all()) for p in self.prior.parameters())
+        learned = chain(self.prior.parameters(), self.corrections.parameters())
+        return all(bool(torch.isfinite(p).all()) for p in learned)
 
     def _step_back(self) -> None:
         self.retries += 1
@@ -363,15 +352,21 @@ class PriorTrainer:
                 f"Stage I diverged {self.retries} times (step {self.step}); try another preset "
                 "or check cameras and masks."
             )
-        retries, scale, failed = self.retries, self.lr_scale, self.step
-        self.restore(self._snapshot)
-        self.retries, self.lr_scale = retries, 0.5 * scale
+        failed = self.step
+        self.lr_scale *= 0.5
+        self._rewind(self._snapshot)
         # Other random rays than those that led here.
-        self.generator.manual_seed(self.settings.seed + 1000 * retries)
+        self.generator.manual_seed(self.settings.seed + 1000 * self.retries)
         self.progress.warn(
             f"Stage I: the loss exploded at step {failed}; back to step {self.step} with half "
             "the learning rate."
         )
+
+    def _rewind(self, snapshot: dict[str, Any]) -> None:
+        """Back to ``snapshot``, keeping what has been learned about the rate."""
+        kept = self.retries, self.lr_scale
+        self.restore(snapshot)
+        self.retries, self.lr_scale = kept
 
     def _halve_rays(self) -> None:
         if self.rays <= 64:
@@ -381,6 +376,8 @@ class PriorTrainer:
         if self.recorded is not None:
             self.recorded.recordings.forget()
         torch.cuda.empty_cache()
+        if self._watch.began and self._snapshot is not None:
+            self._rewind(self._snapshot)
         self.progress.warn(f"Stage I: out of GPU memory; going on with {self.rays} rays a step.")
 
     def _report(self, losses: Losses | None) -> None:
@@ -405,7 +402,7 @@ class PriorTrainer:
         self.guide.refresh(self.prior.sdf, everything=True)
         final = self._state(done=True)
         self._save_cameras()
-        psnr = self._heldout_psnr()
+        psnr = mean_psnr(self.prior, self.guide, self.scene, self.heldout)
         write_json(
             self.folder / "metrics.json",
             {
@@ -437,15 +434,11 @@ class PriorTrainer:
         unseen = learned.for_others(unseen, given, self.scene.normalization)
         self.heldout = with_cameras(self.heldout, unseen)
         if learned.poses and self.heldout:
+            fitting = replace(self.settings, rays=self.rays)  # as many as memory allows
             self.heldout = fitted_poses(
-                self.prior, self.guide, self.scene, self.heldout, self.settings, self.generator
+                self.prior, self.guide, self.scene, self.heldout, fitting, self.generator
             )
         save_refined_cameras(self.folder, trained + self.heldout)
-
-    def _heldout_psnr(self) -> float | None:
-        field, guide, scene = self.prior, self.guide, self.scene
-        values = [foreground_psnr(field, guide, scene, frame) for frame in self.heldout]
-        return sum(values) / len(values) if values else None
 
     # -- state ------------------------------------------------------------------------------
 
@@ -495,5 +488,5 @@ class PriorTrainer:
         self.history = list(state["history"])
         self.retries = int(state["retries"])
         self.lr_scale = float(state["lr_scale"])
-        self.rays = int(state["rays"])
+        self.rays = min(self.rays, int(state["rays"]))  # memory has not grown
         self._snapshot = state

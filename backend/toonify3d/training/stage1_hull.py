@@ -1,14 +1,42 @@
-"""Where stage I starts: F_geo fitted to hull and stereo before anything is rendered."""
+"""Where stage I starts: the visual hull, and F_geo fitted to it before anything is rendered."""
 
 from __future__ import annotations
 
 import torch
 
+from ..scene import Frame, Scene
 from ..snr.encoding import HashEncoding
 from ..snr.guide import Guide
 from ..snr.prior import Prior
 from .schedule import active_levels
 from .settings import PriorSettings
+
+
+def start_guide(
+    scene: Scene, frames: list[Frame], settings: PriorSettings, device: torch.device
+) -> Guide:
+    """The visual hull of ``frames``, with what their stereo depth carves out of it.
+
+    Raises:
+        InputError: The masks leave no common volume (``code="empty_hull"``).
+    """
+    guide = Guide.from_masks(
+        [frame.camera for frame in frames],
+        [scene.mask(frame) for frame in frames],
+        scene.normalization,
+        settings.guide_resolution,
+        device,
+        lowest=scene.crop_z,
+    )
+    pairs = [(frame.camera, scene.depth(frame)) for frame in frames]
+    stereo = [(camera, depth) for camera, depth in pairs if depth is not None]
+    if stereo and settings.weight_mvs > 0 and settings.hull_steps:
+        guide.carve_with_depth(
+            [camera for camera, _ in stereo],
+            [depth for _, depth in stereo],
+            scene.normalization,
+        )
+    return guide
 
 
 def fit_hull(

@@ -60,3 +60,10 @@ def foreground_psnr(prior: Prior, guide: Guide, scene: Scene, frame: Frame) -> f
     color, _ = shade_rays(prior, guide, origins[inside], directions[inside])
     error = (color - observed.to(torch.float32) / 255.0).square().mean()
     return -10.0 * math.log10(max(float(error), 1e-10))
+
+
+def mean_psnr(prior: Prior, guide: Guide, scene: Scene, frames: list[Frame]) -> float | None:
+    """Mean of :func:`foreground_psnr` in dB, or None without frames."""
+    if not frames:
+        return None
+    return sum(foreground_psnr(prior, guide, scene, frame) for frame in frames) / len(frames)

@@ -17,20 +17,13 @@ from ..scene import Camera, Displacement, Normalization, Scene, StylizedView
 from ..snr.avatar import PriorLike, StylizedGeometry, StylizedShape
 from ..snr.deformation import Deformation
 from ..snr.rendering import render_view
-from .adaption_loop import (
-    freeze,
-    input_digest,
-    load_state,
-    read_finished,
-    run_adaption,
-    save_state,
-    write_metrics,
-)
+from .adaption_loop import freeze, run_adaption
 from .adaption_settings import GeometryAdaptionSettings
 from .bending import GeometryAdaption, load_bend, start_lattice
 from .finetune import FieldFinetune, learn_without_prior, load_finetuned
 from .joint_colors import JointTexture
 from .settings import PriorSettings
+from .stage_files import input_digest, load_state, read_finished, save_state, write_metrics
 from .view_rays import check_views
 
 RESULT = "geometry.pt"

@@ -17,16 +17,9 @@ from ..snr.adapted import AdaptedGeometry
 from ..snr.avatar import Albedo, AppearanceAlbedo, StylizedAvatar, StylizedShape
 from ..snr.light_grid import LightGrid
 from ..snr.rendering import render_view
-from .adaption_loop import (
-    freeze,
-    input_digest,
-    load_state,
-    read_finished,
-    run_adaption,
-    save_state,
-    write_metrics,
-)
+from .adaption_loop import freeze, run_adaption
 from .adaption_settings import TextureAdaptionSettings
+from .stage_files import input_digest, load_state, read_finished, save_state, write_metrics
 from .surface_texture import TextureAdaption, load_surface_texture, prepare
 from .view_rays import check_views
 from .volume_texture import VolumeAdaption, load_volume_texture

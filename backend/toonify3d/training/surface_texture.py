@@ -159,6 +159,15 @@ class TextureAdaption:
         self.count //= 2
         return self.count
 
+    def step_state(self) -> dict[str, Any]:
+        """See :class:`.adaption_loop.Adaption`."""
+        return {"calls": self._calls, "points": self.count}
+
+    def restore_step_state(self, state: dict[str, Any]) -> None:
+        """See :class:`.adaption_loop.Adaption`."""
+        self._calls = int(state["calls"])
+        self.count = min(self.count, int(state["points"]))
+
     def state(self) -> dict[str, Any]:
         """See :class:`.adaption_loop.Adaption`; :func:`load_surface_texture` reads it."""
         local, light = self.texture.local, self.texture.light

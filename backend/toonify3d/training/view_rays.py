@@ -316,6 +316,10 @@ class CoarseDistance:
     Args:
         prior: Evaluated once at every node.
         resolution: Nodes per axis over ``[-1, 1]^3``.
+
+    Attributes:
+        values: Signed distance at every node. Always the same tensor: a recorded training step
+            reads it.
     """
 
     def __init__(self, prior: PriorLike, resolution: int) -> None:
@@ -325,8 +329,7 @@ class CoarseDistance:
         with torch.no_grad():
             distance = torch.cat([prior.sdf(plane.reshape(-1, 3)) for plane in self._nodes])
         self._prior = distance.reshape(self._nodes.shape[:3])
-        # Always the same tensor: a recorded training step reads it.
-        self._bent = self._prior.clone()
+        self.values = self._prior.clone()
 
     @torch.no_grad()
     def refresh(self, deformation: nn.Module, resolution: int = 40) -> None:
@@ -338,15 +341,15 @@ class CoarseDistance:
             displacement, size=self._nodes.shape[:3], mode="trilinear", align_corners=True
         )[0].permute(1, 2, 3, 0)
         bent = interpolate(self._prior, (self._nodes + full).reshape(-1, 3))
-        self._bent.copy_(bent.reshape(self._prior.shape))
+        self.values.copy_(bent.reshape(self._prior.shape))
 
     def __call__(self, y: Tensor) -> Tensor:
         """Interpolated distance ``(N,)`` at stylized points ``(N, 3)``; no gradient."""
-        return interpolate(self._bent, y)
+        return interpolate(self.values, y)
 
     def band(self, width: float) -> Tensor:
         """Nodes nearer than ``width`` to the surface and in the unit sphere, ``(M, 3)``."""
-        nodes = self._nodes[self._bent.abs() < width]
+        nodes = self._nodes[self.values.abs() < width]
         return nodes[nodes.norm(dim=1) < 1.0]
 
 

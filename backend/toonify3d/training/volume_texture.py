@@ -237,6 +237,14 @@ class VolumeAdaption:
         self.ray_count //= 2
         return self.ray_count
 
+    def step_state(self) -> dict[str, Any]:
+        """See :class:`.adaption_loop.Adaption`."""
+        return {"rays": self.ray_count}
+
+    def restore_step_state(self, state: dict[str, Any]) -> None:
+        """See :class:`.adaption_loop.Adaption`."""
+        self.ray_count = min(self.ray_count, int(state["rays"]))
+
     def state(self) -> dict[str, Any]:
         """See :class:`.adaption_loop.Adaption`; :func:`load_volume_texture` reads it."""
         return {
