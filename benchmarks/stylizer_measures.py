@@ -84,16 +84,28 @@ def consistency(
     for one, two in itertools.pairwise(ordered):
         if abs(one.frame.yaw - two.frame.yaw) > 0.3:
             continue
-        photo = _difference(one.frame, two.frame, scene_image, mesh, mesh.vertices)
+        photo, _ = point_difference(one.frame, two.frame, scene_image, mesh, mesh.vertices)
         images = {v.frame.name: v.image for v in (one, two)}
-        style = _difference(one.frame, two.frame, lambda f, i=images: i[f.name], mesh, bent)
+        style, _ = point_difference(one.frame, two.frame, lambda f, i=images: i[f.name], mesh, bent)
         ratio.append(style / max(photo, 1e-6))
     return float(np.mean(ratio)) if ratio else float("nan")
 
 
-def _difference(
+def point_difference(
     one: Frame, two: Frame, image: Any, mesh: SurfaceMesh, vertices: FloatArray
-) -> float:
+) -> tuple[float, int]:
+    """Root mean square CIELAB difference at the surface points that both frames see well.
+
+    Args:
+        one: A frame.
+        two: Another.
+        image: Called with a frame, gives its picture.
+        mesh: Triangles.
+        vertices: ``(V, 3)`` where the pictures show them.
+
+    Returns:
+        The difference (NaN without points) and the number of points.
+    """
     query = MeshQuery(vertices, mesh.faces)
     colors, both = [], np.ones(len(vertices), bool)
     a, b, c = (vertices[mesh.faces[:, i]] for i in range(3))
@@ -107,7 +119,10 @@ def _difference(
         facing = (normals * away).sum(1) / np.linalg.norm(away, axis=1)
         both &= seen & (facing > 0.5)
         colors.append(sample(to_lab(image(frame)), points))
-    return float(np.sqrt(((colors[0] - colors[1])[both] ** 2).sum(1).mean()))
+    if not both.any():
+        return float("nan"), 0
+    difference = ((colors[0] - colors[1])[both] ** 2).sum(1).mean()
+    return float(np.sqrt(difference)), int(both.sum())
 
 
 class Identity:
