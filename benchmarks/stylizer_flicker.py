@@ -5,7 +5,7 @@
 
 Every frame that a job would stylize is stylized, once as filmed and once without the room's light
 (what jobs do). For every two neighbours on the ring of frames: the root mean square difference
-(CIELAB) at the surface points that both see, over that of the two photos. Photos are compared
+(CIELAB) over the surface that both see, over that of the two photos. Photos are compared
 through the true surface ``CAPTURE/gt/mesh.npz`` brought to the job's cameras, stylized frames
 through the same surface bent by the stylizer's field; without ground truth through the job's own.
 Nothing is written into the jobs.
@@ -153,6 +153,13 @@ def _moved(matrix: FloatArray, points: FloatArray) -> FloatArray:
     return np.asarray(points @ matrix[:3, :3].T + matrix[:3, 3])
 
 
+def vertex_areas(mesh: SurfaceMesh) -> FloatArray:
+    """``(V,)`` a third of the area of each vertex' triangles."""
+    a, b, c = (mesh.vertices[mesh.faces[:, i]] for i in range(3))
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 6
+    return np.bincount(mesh.faces.ravel(), np.repeat(area, 3), len(mesh.vertices))
+
+
 def flicker(
     pairs: Sequence[Neighbours],
     photo: Callable[[Frame], ByteImage],
@@ -170,10 +177,11 @@ def flicker(
         bent: ``(V, 3)`` its vertices in the stylized pictures.
     """
     out = []
+    area = vertex_areas(mesh)  # a scan has many more vertices in an ear than on a shoulder
     for pair in pairs:
         one, two = pair.one, pair.two
-        before, count = point_difference(one, two, photo, mesh, mesh.vertices)
-        after, other = point_difference(one, two, lambda f: stylized[f.name], mesh, bent)
+        before, count = point_difference(one, two, photo, mesh, mesh.vertices, area)
+        after, other = point_difference(one, two, lambda f: stylized[f.name], mesh, bent, area)
         if min(count, other) >= LEAST_POINTS:
             names = f"{one.name}-{two.name}"
             out.append(Flicker(pair.group, names, pair.degrees, before, after))

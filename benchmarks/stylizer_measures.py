@@ -92,7 +92,12 @@ def consistency(
 
 
 def point_difference(
-    one: Frame, two: Frame, image: Any, mesh: SurfaceMesh, vertices: FloatArray
+    one: Frame,
+    two: Frame,
+    image: Any,
+    mesh: SurfaceMesh,
+    vertices: FloatArray,
+    weights: FloatArray | None = None,
 ) -> tuple[float, int]:
     """Root mean square CIELAB difference at the surface points that both frames see well.
 
@@ -102,6 +107,7 @@ def point_difference(
         image: Called with a frame, gives its picture.
         mesh: Triangles.
         vertices: ``(V, 3)`` where the pictures show them.
+        weights: ``(V,)`` how much each counts; None: all alike.
 
     Returns:
         The difference (NaN without points) and the number of points.
@@ -121,8 +127,9 @@ def point_difference(
         colors.append(sample(to_lab(image(frame)), points))
     if not both.any():
         return float("nan"), 0
-    difference = ((colors[0] - colors[1])[both] ** 2).sum(1).mean()
-    return float(np.sqrt(difference)), int(both.sum())
+    difference = ((colors[0] - colors[1])[both] ** 2).sum(1)
+    counts = None if weights is None else weights[both]
+    return float(np.sqrt(np.average(difference, weights=counts))), int(both.sum())
 
 
 class Identity:
