@@ -6,8 +6,9 @@
 portraits, which are turned into one-frame scenes) and exemplar: style distances with the photo as
 100 %, region by region ("patches", "palette", see ``stylizer_style``) and of whole heads ("head
 patches", "head palette"); the slope of landmark moves (see ``stylizer_shape``; "-" where the
-detectors are unreliable, the raw figures beside it); the difference of neighbouring frames against
-the photos'; and seconds.
+detectors are unreliable, the raw figures beside it); the difference of the two most frontal frames
+against the photos', warped by the job's own surface (``stylizer_flicker.py``: of all frames, by
+true depth); and seconds.
 Outlines and identity need dlib: ``pip install dlib-bin face_recognition_models``. Another job may
 be given that only adds a face to tell the others from (``--faces demo=JOB``).
 Runs of a few subjects or exemplars are put together with ``--merge OUT1 OUT2``.

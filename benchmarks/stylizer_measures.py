@@ -84,16 +84,34 @@ def consistency(
     for one, two in itertools.pairwise(ordered):
         if abs(one.frame.yaw - two.frame.yaw) > 0.3:
             continue
-        photo = _difference(one.frame, two.frame, scene_image, mesh, mesh.vertices)
+        photo, _ = point_difference(one.frame, two.frame, scene_image, mesh, mesh.vertices)
         images = {v.frame.name: v.image for v in (one, two)}
-        style = _difference(one.frame, two.frame, lambda f, i=images: i[f.name], mesh, bent)
+        style, _ = point_difference(one.frame, two.frame, lambda f, i=images: i[f.name], mesh, bent)
         ratio.append(style / max(photo, 1e-6))
     return float(np.mean(ratio)) if ratio else float("nan")
 
 
-def _difference(
-    one: Frame, two: Frame, image: Any, mesh: SurfaceMesh, vertices: FloatArray
-) -> float:
+def point_difference(
+    one: Frame,
+    two: Frame,
+    image: Any,
+    mesh: SurfaceMesh,
+    vertices: FloatArray,
+    weights: FloatArray | None = None,
+) -> tuple[float, int]:
+    """Root mean square CIELAB difference at the surface points that both frames see well.
+
+    Args:
+        one: A frame.
+        two: Another.
+        image: Called with a frame, gives its picture.
+        mesh: Triangles.
+        vertices: ``(V, 3)`` where the pictures show them.
+        weights: ``(V,)`` how much each counts; None: all alike.
+
+    Returns:
+        The difference (NaN without points) and the number of points.
+    """
     query = MeshQuery(vertices, mesh.faces)
     colors, both = [], np.ones(len(vertices), bool)
     a, b, c = (vertices[mesh.faces[:, i]] for i in range(3))
@@ -107,7 +125,11 @@ def _difference(
         facing = (normals * away).sum(1) / np.linalg.norm(away, axis=1)
         both &= seen & (facing > 0.5)
         colors.append(sample(to_lab(image(frame)), points))
-    return float(np.sqrt(((colors[0] - colors[1])[both] ** 2).sum(1).mean()))
+    if not both.any():
+        return float("nan"), 0
+    difference = ((colors[0] - colors[1])[both] ** 2).sum(1)
+    counts = None if weights is None else weights[both]
+    return float(np.sqrt(np.average(difference, weights=counts))), int(both.sum())
 
 
 class Identity:

@@ -251,6 +251,7 @@ def _make_portraits(
             landmarks_file=style.landmarks,
             person=person,
             light=room.light(person) if chosen.stylize.delight > 0 else None,
+            device=device,
         )
     return {"views_stylized": len(made.views), "room_light": room.figures(made.delight)}
 

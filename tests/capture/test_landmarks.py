@@ -139,3 +139,61 @@ def test_drawn_faces(landmarker, shared_data, name):
     assert face is not None and face.score > 0.6
     eyes = face.iris_centers
     assert eyes[0, 0] < eyes[1, 0] and face.points[lm.CHIN, 1] > eyes[:, 1].max()
+
+
+class Mirrored(FaceLandmarker):
+    """Stands in for FaceMesh: finds a face only on one side of its view.
+
+    The face is a triangle of marks, red for the right eye, green for the left, blue for the chin;
+    its left eye is missed unless it lies left (``flipped``) or right of the right one.
+    """
+
+    def __init__(self, flipped: bool, unrest: float = 0.0) -> None:
+        super().__init__()
+        self.flipped, self.unrest, self.looks = flipped, unrest, 0
+
+    def _load(self) -> None:
+        pass
+
+    def _face_boxes(self, image, thorough):
+        return []
+
+    def _run(self, view):
+        self.looks += 1
+        strong = view.astype(int) - np.sort(view, axis=2)[..., 1:2]
+        places = [np.argwhere(strong[..., i] > 60) for i in range(3)]
+        if min(map(len, places)) < 3:
+            return None
+        (red, green, chin) = (p.mean(0)[::-1] + 0.5 for p in places)
+        if (green[0] < red[0]) != self.flipped:
+            return None
+        # In a mirror the eye on the right of the picture is the left one, whatever its colour.
+        right, left = (green, red) if self.flipped else (red, green)
+        out = np.random.default_rng(0).normal(0, 0.1, (478, 2)) * (left[0] - right[0])
+        out += (right + left + chin) / 3
+        out[lm.RIGHT_EYE[0]], out[lm.LEFT_EYE[0]], out[lm.CHIN] = right, left, chin
+        out += np.random.default_rng(self.looks).normal(0, 1, out.shape) * self.unrest
+        return np.concatenate([out, np.zeros((478, 1))], axis=1)
+
+
+def _marks() -> np.ndarray:
+    image = np.full((400, 320, 3), 30, np.uint8)
+    for at, colour in (((110, 150), (250, 30, 30)), ((210, 140), (30, 250, 30))):
+        cv2.circle(image, at, 12, colour, -1)
+    cv2.circle(image, (170, 280), 12, (30, 30, 250), -1)
+    return image
+
+
+@pytest.mark.parametrize("flipped", [True, False])
+def test_a_face_that_shows_on_one_side_of_the_mirror_only_is_found(flipped):
+    finder = Mirrored(flipped)
+    assert finder.detect(_marks()) is None  # a frame of a film needs both
+    face = finder.detect(_marks(), thorough=True)
+    assert face is not None and face.score > 0.9
+    for point, at in ((lm.RIGHT_EYE[0], (110, 150)), (lm.LEFT_EYE[0], (210, 140))):
+        np.testing.assert_allclose(face.points[point, :2], np.add(at, 0.5), atol=1.5)
+    np.testing.assert_allclose(face.points[lm.CHIN, :2], (170.5, 280.5), atol=1.5)
+
+
+def test_one_sided_answers_that_disagree_are_no_face():
+    assert Mirrored(True, unrest=40.0).detect(_marks(), thorough=True) is None

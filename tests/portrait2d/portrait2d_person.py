@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,8 @@ from toonify3d.scene import Camera, Frame, Normalization, Scene, SurfaceMesh
 
 UNIT = 0.063
 SKIN, HAIR, CLOTH = (205, 160, 135), (60, 40, 30), (40, 60, 140)
+Recolour = Callable[[np.ndarray, np.ndarray], None]
+"""Called with the egg's vertices ``(V, 3)`` in the face frame and their colours, to change them."""
 
 
 def face_landmarks() -> np.ndarray:
@@ -76,7 +79,12 @@ def draw_face(
     return image, at
 
 
-def _egg() -> SurfaceMesh:
+def egg_to_face(world: np.ndarray) -> np.ndarray:
+    """World points ``(N, 3)`` in the units and axes of :func:`face_landmarks`."""
+    return np.stack([world[:, 0], world[:, 2], -world[:, 1]], 1) / UNIT
+
+
+def _egg(recolour: Recolour | None = None) -> SurfaceMesh:
     theta = np.linspace(0.02, np.pi - 0.02, 70)
     phi = np.linspace(0, 2 * np.pi, 120, endpoint=False)
     t, p = np.meshgrid(theta, phi, indexing="ij")
@@ -103,6 +111,8 @@ def _egg() -> SurfaceMesh:
     colors = np.tile(np.array(SKIN, np.uint8), (len(local), 1))
     colors[(height > 1.45) | ((front < -1.2) & (height > -1.0))] = HAIR
     colors[height < -1.9] = CLOTH
+    if recolour is not None:
+        recolour(local, colors)
     return SurfaceMesh(world, faces.astype(np.int64), colors)
 
 
@@ -132,9 +142,9 @@ def _render(mesh: SurfaceMesh, caster: MeshQuery, camera: Camera) -> tuple[np.nd
     return image.reshape(*shape, 3).astype(np.uint8), (hit.reshape(shape) * 255).astype(np.uint8)
 
 
-def make_subject(root: Path) -> tuple[Scene, SurfaceMesh]:
+def make_subject(root: Path, recolour: Recolour | None = None) -> tuple[Scene, SurfaceMesh]:
     """Scene of 18 cameras round the egg, written to ``root``, and its mesh."""
-    mesh = _egg()
+    mesh = _egg(recolour)
     caster = MeshQuery(mesh.vertices, mesh.faces)
     K = np.array([[260.0, 0, 80], [0, 260.0, 100], [0, 0, 1]])
     frames = []

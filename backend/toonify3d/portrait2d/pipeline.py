@@ -137,6 +137,7 @@ def stylize_views(
     frames: Sequence[Frame] | None = None,
     person: Person | None = None,
     light: RoomLight | None = None,
+    device: str = "cpu",
 ) -> StylizedSet:
     """Stylize the front and back frames with the built-in stylizer.
 
@@ -152,6 +153,7 @@ def stylize_views(
         frames: Which frames; None chooses by the settings.
         person: From :func:`study_person`, to save its time for a second exemplar.
         light: The room's light on the person, taken out as ``settings.delight`` says.
+        device: Torch device of the patch search (see :func:`~toonify3d.devices.resolve_device`).
 
     Raises:
         InputError: The exemplar is unusable (see :func:`load_exemplar`) or the capture shows no
@@ -179,7 +181,7 @@ def stylize_views(
     progress.update(0.25, "laying the exemplar on the face")
     surface, look = _prepare(person, style, change, frames, settings)
     views = _paint_all(
-        scene, frames, surface, look, change, folder, SubProgress(progress, 0.3, 1.0)
+        scene, frames, surface, look, change, folder, SubProgress(progress, 0.3, 1.0), device
     )
     displacement = _as_displacement(change, person.mesh)
     palette = palette_strip(style.image)
@@ -395,6 +397,7 @@ def _paint_all(
     change: ShapeChange,
     folder: Path,
     progress: Progress,
+    device: str,
 ) -> list[StylizedView]:
     painted = []
     share = 0.45 if look.kind in STROKED else 0.9
@@ -405,7 +408,8 @@ def _paint_all(
     strokes: list[Float32Array | None] = [None] * len(frames)
     if look.kind in STROKED and look.settings.strokes > 0:
         part = SubProgress(progress, share, 0.95)
-        strokes = [*lay_on_frames(look, frames, painted, change.frame, _places(look, change), part)]
+        targets = _places(look, change)
+        strokes = [*lay_on_frames(look, frames, painted, change.frame, targets, part, device)]
     marks: list[Float32Array | None] = [None] * len(frames)
     if look.kind in ("hatch", "ink"):
         marks = [*marks_on_frames(look, frames, painted, change.frame, _jaw(change, surface))]

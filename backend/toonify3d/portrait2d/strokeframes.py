@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -72,6 +72,7 @@ def lay_on_frames(
     face: FaceFrame,
     targets: FloatArray | None,
     progress: Progress,
+    device: str,
 ) -> list[Float32Array]:
     """Strokes ``(H, W, 3)`` for all recoloured frames.
 
@@ -82,6 +83,7 @@ def lay_on_frames(
         face: The person's face frame.
         targets: ``(478, 3)`` stylized landmarks; None where the exemplar has no face.
         progress: Listener.
+        device: Torch device of the patch search.
     """
     bent = [
         _bent_frame(frame, item, face, stroke_base(look, item), look.kind == "paint")
@@ -100,6 +102,7 @@ def lay_on_frames(
         _HATCH_CONTRAST if hatch else STROKE_CONTRAST,
         GuideWeights(tone=6.0, position=0.7) if hatch else GuideWeights(),
     )
+    source = replace(source, device=device)
     return stroke_frames(source, bent, face.unit, scale, progress.update)
 
 

@@ -90,6 +90,7 @@ class StrokeSource:
         spread: ``(3, 3)`` standard deviation of the strokes per label and channel.
         energy: ``(3, 3)`` of the whole picture's finest band, see :func:`band_energy`.
         weights: The weights the guides were made with.
+        device: Torch device on which patches are compared.
     """
 
     strokes: Float32Array
@@ -103,6 +104,7 @@ class StrokeSource:
     spread: Float32Array
     energy: Float32Array
     weights: GuideWeights
+    device: str = "cpu"
 
 
 def split_strokes(
@@ -320,7 +322,7 @@ def _search(
         root = np.float32(np.sqrt(trust))
         candidates = np.concatenate([candidates, source.style * root], 1)
         targets = np.concatenate([targets, near * root], 1)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = source.device
     bank = torch.from_numpy(np.ascontiguousarray(candidates, np.float32)).to(device)
     cost = (bank**2).sum(1) + torch.from_numpy(penalty).to(device)
     chunk = max(64, _CHUNK_BYTES // (4 * len(bank)))
