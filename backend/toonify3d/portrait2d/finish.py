@@ -92,7 +92,7 @@ def _ink(look: Look, painted: Painted, marks: Float32Array) -> Float32Array:
     hair = sharp_label(painted.labels[..., 1]) * (1 - smoothstep(lights, 0.35, 0.65))
     ramp = look.exemplar.hair_ramp
     black = look.line_lab if ramp is None else ramp[0]
-    drawn = np.maximum(_as_wide(lines, look), hatching) * min(1.25 * look.settings.lines, 1.0)
+    drawn = np.maximum(lines, hatching) * min(1.25 * look.settings.lines, 1.0)
     ink = np.maximum(hair, smoothstep(drawn, 0.25, 0.75))
     # Eyes, brows and mouth: whatever the exemplar's are, here they are ink or paper.
     middle = 0.5 * (float(look.skin_mean[0]) + float(black[0]))
@@ -134,7 +134,9 @@ def decided_marks(
     nothing = np.zeros_like(painted.cover)
     if look.kind == "ink":
         lights = hair_lights(frame) if look.hair_lights else nothing
-        return np.stack([contours(frame, clear=clear), nothing, lights], axis=2)
+        # Grown before they are carried: how thin lines are sampled would change their width.
+        lines = _as_wide(contours(frame, clear=clear), look)
+        return np.stack([lines, nothing, lights], axis=2)
     return np.stack([contours(frame, 0.6), nothing, nothing], axis=2)
 
 
