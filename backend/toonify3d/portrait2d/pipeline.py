@@ -34,6 +34,7 @@ from .field import Controls, DisplacementField, fit_field
 from .finish import finish
 from .framewarp import BentSurface, warp_frame
 from .look import Look, make_look, paint
+from .person_face import locate_face
 from .regions import Regions, classify
 from .settings import StylizeSettings
 from .store import StylizedSet, palette_strip, save_displacement, save_palette, save_view
@@ -197,7 +198,7 @@ class Person:
     Attributes:
         mesh: Stage-I surface, about as fine as the pixels.
         caster: Rays against it.
-        world: ``(478, 3)`` landmarks in the world.
+        world: ``(478, 3)`` landmarks in the world, on the surface (but for the outline).
         frame: Face frame.
         observed: Colours of the vertices.
         regions: Their labels.
@@ -217,15 +218,9 @@ def study_person(scene: Scene, prior_mesh: SurfaceMesh, progress: Progress) -> P
     Raises:
         InputError: The capture shows no face (``no_face``).
     """
-    if scene.landmarks is None:
-        raise InputError(
-            "No face was found in the capture: film the face from the front in good light.",
-            "no_face",
-        )
     mesh = densify(prior_mesh, _EDGE)
     caster = MeshQuery(mesh.vertices, mesh.faces)
-    world = shape.complete_landmarks(scene.landmarks)
-    frame = shape.face_frame(world)
+    frame, world = locate_face(scene, caster)
     watched = [scene.frames[i] for i in _even(len(scene.frames), _OBSERVED_FRAMES)]
     observed = observe(scene, watched, mesh, caster, SubProgress(progress, 0.0, 0.8))
     progress.update(0.8, "telling skin, hair and clothes apart")
