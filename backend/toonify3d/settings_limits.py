@@ -13,6 +13,7 @@ from typing import Any
 
 from .errors import InputError
 from .portrait2d.exemplarkind import LOOKS
+from .portrait2d.shape import REFERENCES
 
 CHOICES: dict[str, tuple[object, ...]] = {
     "prior.fields.encoding": ("grid", "frequency"),
@@ -21,6 +22,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "prior.fields.level_features": (2, 4, 8),
     "prior.sampler": ("guided", "hierarchical"),
     "stylize.look": LOOKS,
+    "stylize.relative_to": REFERENCES,
 }
 _ANY = (-math.inf, math.inf)
 _AT_LEAST_ONE = (1, math.inf)

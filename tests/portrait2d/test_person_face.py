@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
-from portrait2d_person import UNIT
+import pytest
+from portrait2d_person import UNIT, draw_face, face_landmarks
 
 from toonify3d.capture import landmarks as lm
+from toonify3d.files import write_image
 from toonify3d.portrait2d import pipeline, shape
+from toonify3d.portrait2d.clicks import mean_face
+from toonify3d.portrait2d.exemplar import load_exemplar
 from toonify3d.portrait2d.person_face import frontal_viewpoint, locate_face, on_surface
+from toonify3d.portrait2d.settings import StylizeSettings
 from toonify3d.progress import SilentProgress
 from toonify3d.raycast import MeshQuery
 
@@ -90,3 +96,24 @@ def test_cameras_far_from_the_front_do_when_there_is_none_better(subject):
     assert np.array_equal(frontal_viewpoint(side), nearest.camera.center)
     front = frontal_viewpoint(scene.frames)
     assert front[1] < -0.7 and abs(front[0]) < 0.05
+
+
+@pytest.fixture
+def like_anyone(tmp_path):
+    """An exemplar with the mean face's proportions."""
+    image, _ = draw_face(face_landmarks(), 480, 110.0)
+    at = mean_face() * [110.0, -110.0, -110.0] + [240.0, 240.0, 0.0]
+    write_image(tmp_path / "anyone.png", image)
+    (tmp_path / "points.json").write_text(json.dumps(at.tolist()))
+    style = load_exemplar(tmp_path / "anyone.png", tmp_path / "points.json")
+    return replace(style, points=at)  # as drawn: eyes were measured in the picture
+
+
+def test_an_exemplar_like_anyone_leaves_the_person_alone(subject, like_anyone):
+    scene, mesh = subject
+    person = pipeline.study_person(scene, mesh, SilentProgress())
+    change = pipeline.change_shape(person, like_anyone, StylizeSettings(relative_to="mean"))
+    assert np.abs(change.targets - change.landmarks).max() < 1e-3
+    assert change.notes == ()
+    change = pipeline.change_shape(person, like_anyone, StylizeSettings(relative_to="person"))
+    assert np.abs(change.targets - change.landmarks).max() > 0.1
