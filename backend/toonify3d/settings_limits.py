@@ -13,6 +13,7 @@ from typing import Any
 
 from .errors import InputError
 from .portrait2d.exemplarkind import LOOKS
+from .portrait2d.shape import REFERENCES
 
 CHOICES: dict[str, tuple[object, ...]] = {
     "prior.fields.encoding": ("grid", "frequency"),
@@ -22,6 +23,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "prior.sampler": ("guided", "hierarchical"),
     "prior.reduction": ("mean", "rays", "sum"),
     "stylize.look": LOOKS,
+    "stylize.relative_to": REFERENCES,
 }
 _ANY = (-math.inf, math.inf)
 _AT_LEAST_ONE = (1, math.inf)

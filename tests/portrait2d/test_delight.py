@@ -132,7 +132,7 @@ def test_portraits_under_three_lamps_become_alike(filmed, tmp_path):
                 person.mesh,
                 tmp_path / "cartoon.png",
                 tmp_path / "out",
-                StylizeSettings(delight=strength, look="toon"),
+                StylizeSettings(delight=strength, look="toon", relative_to="person"),
                 SilentProgress(),
                 landmarks_file=tmp_path / "points.json",
                 frames=front,

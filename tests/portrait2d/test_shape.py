@@ -316,3 +316,42 @@ def test_the_fields_determinant_and_kernels_are_those_of_its_map():
     assert np.allclose(at - x, field(x), atol=1e-9)
     many = np.repeat(x, 400, axis=0)  # summed by compiled code
     assert np.allclose(field(many)[::400], field(x), atol=1e-5)
+
+
+def test_what_is_special_about_the_exemplar_is_added_to_what_is_special_about_the_person():
+    mean = face_landmarks()
+    mouth, eye = list(shape.COMPONENTS["mouth"]), list(shape.COMPONENTS["left_eye"])
+    own, style = mean.copy(), _big_eyes(mean, 2.0)
+    own[mouth, 0] *= 1.3
+    own[mouth, 1] -= 0.1
+    own = _big_eyes(own, 1.2)
+    full = StylizeSettings(strength=1.0)
+    moves = shape.target_offsets(own, style, full, mean)
+    assert np.abs(moves["mouth"]).max() < 1e-9  # the exemplar's mouth is like anyone's
+    moved = own[eye] + moves["left_eye"]
+    assert np.ptp(moved[:, 0]) == pytest.approx(2.0 * np.ptp(own[eye, 0]), rel=0.02)
+    direct = shape.target_offsets(own, style, full)
+    assert np.ptp(own[mouth, 0]) + np.ptp(direct["mouth"][:, 0]) > np.ptp(mean[mouth, 0])
+    moved = own[mouth] + direct["mouth"]
+    assert np.allclose(moved[:, :2], style[mouth, :2], atol=0.03)
+
+
+def test_an_asked_expression_replaces_the_persons_own():
+    mean = face_landmarks()
+    mouth = list(shape.COMPONENTS["mouth"])
+    smile = mean.copy()
+    smile[mouth, 1] += 0.5 * smile[mouth, 0] ** 2
+    asked = StylizeSettings(strength=1.0, expression=1.0)
+    moved = smile[mouth] + shape.target_offsets(smile, smile, asked, mean)["mouth"]
+    form = moved - moved.mean(0)
+    wanted = smile[mouth] - smile[mouth].mean(0)
+    assert np.allclose(form[:, :2], wanted[:, :2], atol=0.02)  # not two smiles on one mouth
+
+
+def test_a_limit_names_what_the_exemplar_was_compared_with():
+    face = face_landmarks()
+    full = StylizeSettings(strength=1.0)
+    style = _big_eyes(face, 6.0)
+    assert "the person's" in shape.clamped(face, style, full)[0]
+    assert "the mean face's" in shape.clamped(_big_eyes(face, 1.2), style, full, face)[0]
+    assert shape.clamped(_big_eyes(face, 0.1), _big_eyes(face, 2.0), full, face) == []

@@ -13,7 +13,7 @@ from ..files import write_atomic
 from ..progress import Progress
 from ..raycast import MeshQuery
 from ..scene import LabelledPoints, Scene, SurfaceMesh
-from . import shape
+from .person_face import locate_face
 from .regions import classify
 from .surface import densify, observe, vertex_normals
 
@@ -42,11 +42,10 @@ def person_regions(
         progress.update(1.0, "regions are already there")
         return known
     mesh = densify(prior_mesh, _EDGE)
-    world = shape.complete_landmarks(scene.landmarks)
-    frame = shape.face_frame(world)
     count = len(scene.frames)
     rows = sorted({round(i) for i in np.linspace(0, count - 1, min(count, _FRAMES))})
     query = MeshQuery(mesh.vertices, mesh.faces)
+    frame, world = locate_face(scene, query)
     observed = observe(scene, [scene.frames[i] for i in rows], mesh, query, progress)
     normals = vertex_normals(mesh.vertices, mesh.faces) @ frame.rotation.T
     local = frame.to_face(mesh.vertices)

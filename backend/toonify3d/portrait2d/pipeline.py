@@ -27,6 +27,7 @@ from ..scene import (
 from . import shape
 from .calm_person import calm_person
 from .celtones import calm_colours, form_shadow
+from .clicks import mean_face
 from .delight import delight_strength, even_layer, without_light
 from .exemplar import Exemplar, load_exemplar
 from .exemplarkind import LOOKS, choose_look
@@ -35,6 +36,7 @@ from .field import Controls, DisplacementField, fit_field
 from .finish import finish
 from .framewarp import BentSurface, warp_frame
 from .look import Look, make_look, paint
+from .person_face import locate_face
 from .regions import Regions, classify
 from .settings import StylizeSettings
 from .store import StylizedSet, palette_strip, save_displacement, save_palette, save_view
@@ -200,7 +202,7 @@ class Person:
     Attributes:
         mesh: Stage-I surface, about as fine as the pixels.
         caster: Rays against it.
-        world: ``(478, 3)`` landmarks in the world.
+        world: ``(478, 3)`` landmarks in the world, on the surface (but for the outline).
         frame: Face frame.
         observed: Colours of the vertices.
         regions: Their labels.
@@ -220,15 +222,9 @@ def study_person(scene: Scene, prior_mesh: SurfaceMesh, progress: Progress) -> P
     Raises:
         InputError: The capture shows no face (``no_face``).
     """
-    if scene.landmarks is None:
-        raise InputError(
-            "No face was found in the capture: film the face from the front in good light.",
-            "no_face",
-        )
     mesh = densify(prior_mesh, _EDGE)
     caster = MeshQuery(mesh.vertices, mesh.faces)
-    world = shape.complete_landmarks(scene.landmarks)
-    frame = shape.face_frame(world)
+    frame, world = locate_face(scene, caster)
     watched = [scene.frames[i] for i in _even(len(scene.frames), _OBSERVED_FRAMES)]
     observed = observe(scene, watched, mesh, caster, SubProgress(progress, 0.0, 0.8))
     progress.update(0.8, "telling skin, hair and clothes apart")
@@ -239,20 +235,25 @@ def study_person(scene: Scene, prior_mesh: SurfaceMesh, progress: Progress) -> P
 
 
 def change_shape(person: Person, style: Exemplar, settings: StylizeSettings) -> ShapeChange:
-    """The displacement field that gives the person the exemplar's proportions."""
+    """The displacement field that gives the person the exemplar's proportions.
+
+    What is applied is how the exemplar differs from the mean face, or from the person
+    (``settings.relative_to``), after a similarity alignment over all landmarks.
+    """
     world, frame, mesh = person.world, person.frame, person.mesh
     own = frame.to_face(world)
     if settings.look == "colour":
         return ShapeChange(frame, own, own, DisplacementField((), world), 0.0, 1.0)
     turned = style.points * np.array([1.0, -1.0, -1.0])  # image axes to x right, y up, z nearer
-    aligned, yaw = shape.align_exemplar(turned, own)
+    mean = shape.align_exemplar(mean_face(), own)[0] if settings.relative_to == "mean" else None
+    aligned, yaw = shape.align_exemplar(turned, own if mean is None else mean)
     if settings.symmetric:
         aligned = shape.symmetrize(aligned, float(np.clip(yaw / 0.35, -1, 1)))
-    moves = shape.target_offsets(own, aligned, settings)
+    moves = shape.target_offsets(own, aligned, settings, mean)
     controls = _controls(frame, world, moves, mesh)
     field, kept = fit_field(controls, _fold_samples(frame, mesh, world))
     targets = frame.to_face(world + field(world))
-    notes = shape.clamped(own, aligned, settings) + shape.held_back(own, targets, moves)
+    notes = shape.clamped(own, aligned, settings, mean) + shape.held_back(own, targets, moves)
     return ShapeChange(frame, own, targets, field, yaw, kept, tuple(notes))
 
 

@@ -15,6 +15,10 @@ class StylizeSettings:
     change of shape); auto chooses by the picture."""
     strength: float = 0.7
     """Shape change, 0 (the person's own shape) to 1.5 (beyond the exemplar's proportions)."""
+    relative_to: str = "mean"
+    """What the exemplar's proportions are compared with: mean (a shipped mean face: what is special
+    about the exemplar is added to what is special about the person), person (the person's own
+    face: strength 1 ends at the exemplar's proportions)."""
     oval_weight: float = 1.0
     """Share of the shape change that the outline of face and head takes, 0 to 2."""
     jaw_weight: float = 1.0

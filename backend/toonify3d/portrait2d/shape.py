@@ -45,6 +45,8 @@ _MIN_SCALE = {"eyes": 0.45}
 _MIN_SCALE_ELSE = 0.6
 _MAX_SCALE = {"eyes": 4.0, "brows": 2.8}
 _MAX_SCALE_ELSE = 1.8
+REFERENCES = ("mean", "person")
+"""Values of the setting ``relative_to``."""
 _MAX_OFFSET = 0.35
 _MAX_MOVE = 0.45
 _LEAST_FOREHEAD = 0.55
@@ -208,24 +210,29 @@ def eye_opening(points: FloatArray) -> tuple[float, float]:
 
 
 def target_offsets(
-    subject: FloatArray, exemplar: FloatArray, settings: StylizeSettings
+    subject: FloatArray,
+    exemplar: FloatArray,
+    settings: StylizeSettings,
+    reference: FloatArray | None = None,
 ) -> dict[str, FloatArray]:
-    """How far each component's landmarks should move (method_anchors B2, step 4).
+    """How far each component's landmarks should move (method_anchors B2, steps 3 and 4).
 
-    Each component's difference between subject and exemplar is split into scale, offset and the
-    rest. Strength 0 is the identity, strength 1 the exemplar's size: growing goes linearly with the
-    strength (a power would leave big eyes far too small below 1), shrinking by powers (a line would
-    reach nothing above 1).
+    Each component's deviation of the exemplar from the reference is split into scale, offset and
+    the rest, and applied to the subject. Strength 0 is the identity, strength 1 the whole
+    deviation: growing goes linearly with the strength (a power would leave big eyes far too small
+    below 1), shrinking by powers (a line would reach nothing above 1).
 
     Args:
         subject: ``(478, 3)`` in the face frame.
         exemplar: ``(478, 3)`` in the face frame (pose removed).
         settings: Strength and weights.
+        reference: ``(478, 3)`` in the face frame, what the exemplar deviates from; None is the
+            subject itself, so that strength 1 ends at the exemplar's size.
 
     Returns:
         Component name to ``(n, 3)`` offsets in the face frame, order of :data:`COMPONENTS`.
     """
-    change = _Change.between(subject, exemplar, settings)
+    change = _Change.between(subject, exemplar, settings, reference)
     moves = {name: change.moves(name) for name in COMPONENTS}
     return moves | {"oval": _room_above_brows(subject, moves)}
 
@@ -249,15 +256,22 @@ def _room_above_brows(subject: FloatArray, moves: dict[str, FloatArray]) -> Floa
     return out
 
 
-def clamped(subject: FloatArray, exemplar: FloatArray, settings: StylizeSettings) -> list[str]:
-    """One sentence for every part whose difference to the exemplar is beyond what is allowed.
+def clamped(
+    subject: FloatArray,
+    exemplar: FloatArray,
+    settings: StylizeSettings,
+    reference: FloatArray | None = None,
+) -> list[str]:
+    """One sentence for every part in which the exemplar deviates by more than is allowed.
 
     Args:
         subject: As for :func:`target_offsets`.
         exemplar: The same.
         settings: The same.
+        reference: The same.
     """
-    change = _Change.between(subject, exemplar, settings)
+    change = _Change.between(subject, exemplar, settings, reference)
+    whose = "person's" if reference is None else "mean face's"
     worst: dict[str, tuple[float, float]] = {}
     for name in COMPONENTS:
         kind = _SETTING[name]
@@ -269,7 +283,7 @@ def clamped(subject: FloatArray, exemplar: FloatArray, settings: StylizeSettings
             if abs(off) > max(0.05, abs(np.log(worst.get(kind, (1.0, 1.0))[0]))):
                 worst[kind] = (float(want / got), float(want))
     return [
-        f"Size of the {_SAID[kind]}: the exemplar's is {want:.2g} times the person's, "
+        f"Size of the {_SAID[kind]}: the exemplar's is {want:.2g} times the {whose}, "
         f"{want / over:.2g} times is the limit."
         for kind, (over, want) in worst.items()
     ]
@@ -300,32 +314,43 @@ def held_back(subject: FloatArray, targets: FloatArray, moves: dict[str, FloatAr
 
 @dataclass(frozen=True)
 class _Change:
-    """Subject and exemplar side by side.
+    """Subject, exemplar and what it is compared with, side by side.
 
     Attributes:
         own: ``(478, 3)`` the person in the face frame.
-        base: The same, symmetric when asked.
+        base: ``(478, 3)`` what the exemplar deviates from, symmetric when asked.
         style: ``(478, 3)`` the exemplar.
+        even: ``(478, 3)`` the person, symmetric when asked.
         shut: Whether the right and the left eye are closed.
     """
 
     own: FloatArray
     base: FloatArray
     style: FloatArray
+    even: FloatArray
     shut: tuple[bool, bool]
     settings: StylizeSettings
 
     @classmethod
-    def between(cls, own: FloatArray, style: FloatArray, settings: StylizeSettings) -> _Change:
+    def between(
+        cls,
+        own: FloatArray,
+        style: FloatArray,
+        settings: StylizeSettings,
+        reference: FloatArray | None,
+    ) -> _Change:
         right, left = (gap < CLOSED_OPENING for gap in eye_opening(own))
-        base = symmetrize(own) if settings.symmetric else own
-        return cls(own, base, style, (right, left), settings)
+        base = own if reference is None else reference
+        even = own
+        if settings.symmetric:
+            base, even = symmetrize(base), symmetrize(own)
+        return cls(own, base, style, even, (right, left), settings)
 
     def _closed(self, name: str) -> bool:
         return self.shut[name.startswith("left")]
 
     def ratios(self, name: str) -> tuple[FloatArray, FloatArray]:
-        """Size of the exemplar's component over the person's, ``(2,)``: as it is, and clamped."""
+        """The exemplar's size over the reference's, ``(2,)``: as it is, and clamped."""
         ids, kind = list(COMPONENTS[name]), _SETTING[name]
         base, style = self.base[ids, :2], self.style[ids, :2]
         spread = np.abs(base - base.mean(0)).mean(0)
@@ -352,11 +377,11 @@ class _Change:
             offset[1] -= self._sleeping(name)
         offset[2] *= 0.3
         offset *= min(1.0, _MAX_OFFSET / max(float(np.linalg.norm(offset)), 1e-9))
-        residual = style - style_center - (base - base_center) * np.array([*ratio, 1.0])
+        form, rho = base - base_center, 0.0 if shut else _RESIDUAL[kind]
+        if kind == "mouth":  # the exemplar's expression replaces the person's
+            form, rho = self.even[ids] - self.even[ids].mean(0), self.settings.expression
+        residual = style - style_center - form * np.array([*ratio, 1.0])
         residual[:, 2] = 0.0
-        rho = 0.0 if shut else _RESIDUAL[kind]
-        if kind == "mouth":
-            rho = self.settings.expression
         grown = np.where(scale3 > 1, amount * (scale3 - 1), scale3**amount - 1)
         moves = (own - own.mean(0)) * grown + amount * (offset + rho * residual)
         if kind == "nose":
