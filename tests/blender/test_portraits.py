@@ -120,7 +120,12 @@ def test_the_real_export_is_understood(tmp_path):
     """A job whose film is not read yet: the backend's own sentence; then one with frames."""
     (tmp_path / "job.json").write_text(
         json.dumps(
-            {"format": 1, "capture": {"path": "x", "sha256": "y"}, "settings": {}, "styles": {}}
+            {
+                "format": 1,
+                "capture": {"path": "x", "sha256": "y"},
+                "settings": {"preset": "preview"},
+                "styles": {},
+            }
         )
     )
     export = PortraitExport()
