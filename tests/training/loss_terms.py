@@ -11,25 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from small_runs import PATCH
 
 from toonify3d.scene import Normalization
 from toonify3d.snr.fields import FieldSettings
 from toonify3d.snr.prior import Prior
 
-PATCH = 8
-NETWORKS = FieldSettings(
-    encoding="frequency",
-    octaves=3,
-    direction_octaves=2,
-    geometry_layers=2,
-    geometry_width=32,
-    features=8,
-    appearance_layers=2,
-    appearance_width=16,
-    activation="softplus",
-    share_encoding=False,
-    weight_norm=True,
-)
 Calls = list[tuple[tuple[Any, ...], Any]]
 
 

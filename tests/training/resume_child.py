@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from analytic_head import BallPrior, KnownBend, make_scene, portraits
+from small_runs import SURFACE
 
 from toonify3d.progress import SilentProgress
 from toonify3d.snr.avatar import StylizedGeometry
 from toonify3d.snr.deformation import Deformation
 from toonify3d.training import adaption_loop, bending
-from toonify3d.training.adaption_settings import GeometryAdaptionSettings, TextureAdaptionSettings
+from toonify3d.training.adaption_settings import GeometryAdaptionSettings
 from toonify3d.training.stage2 import adapt_geometry
 from toonify3d.training.stage3 import adapt_texture
 
@@ -35,19 +37,7 @@ BEND = GeometryAdaptionSettings(
     fine_from=0.5,
     color_warmup=0.25,
 )
-PAINT = TextureAdaptionSettings(
-    steps=STEPS,
-    points=512,
-    levels=3,
-    base_resolution=16,
-    finest_resolution=64,
-    log2_table=12,
-    side_views=2,
-    patches=4,
-    patch=8,
-    discriminator_from=0.1,
-    discriminator_every=3,
-)
+PAINT = replace(SURFACE, steps=STEPS, discriminator_from=0.1)
 
 
 def run(stage: str, folder: Path) -> dict[str, torch.Tensor]:

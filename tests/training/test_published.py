@@ -15,6 +15,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 from analytic_head import BallPrior, KnownBend, make_scene, portraits
+from small_runs import GRID
 
 from toonify3d.errors import CancelledError, InputError
 from toonify3d.plan import Style, step_keys
@@ -59,7 +60,6 @@ FREQUENCY = FieldSettings(
     share_encoding=False,
     weight_norm=True,
 )
-GRID = FieldSettings(levels=3, base_resolution=8, finest_resolution=32, log2_table=12)
 HIERARCHICAL = GeometryAdaptionSettings(
     method="finetune",
     steps=60,

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+import small_runs
 from analytic_head import KnownBend, make_scene, portraits
+from small_runs import GRID, NETWORKS
 from step_tape import Repeater, taped
 
 from toonify3d.errors import CancelledError
@@ -40,20 +42,6 @@ from toonify3d.training.volume_texture import VolumeAdaption
 
 torch.set_num_threads(1)
 
-GRID = FieldSettings(levels=3, base_resolution=8, finest_resolution=32, log2_table=12)
-FREQUENCY = FieldSettings(
-    encoding="frequency",
-    octaves=3,
-    direction_octaves=2,
-    geometry_layers=2,
-    geometry_width=32,
-    features=8,
-    appearance_layers=2,
-    appearance_width=16,
-    activation="softplus",
-    share_encoding=False,
-    weight_norm=True,
-)
 BEND = GeometryAdaptionSettings(
     steps=12,
     rays=128,
@@ -84,18 +72,7 @@ VOLUME = TextureAdaptionSettings(
     discriminator_weight=1.0,
     discriminator_from=0.2,
 )
-SURFACE = TextureAdaptionSettings(
-    steps=12,
-    points=512,
-    levels=3,
-    base_resolution=16,
-    finest_resolution=64,
-    log2_table=12,
-    side_views=2,
-    patches=4,
-    patch=8,
-    discriminator_every=3,
-)
+SURFACE = replace(small_runs.SURFACE, steps=12)
 Captured = tuple[Scene, list[StylizedView]]
 
 
@@ -137,9 +114,9 @@ def _tuning(settings: GeometryAdaptionSettings, fields: FieldSettings) -> Callab
 def _painting(settings: TextureAdaptionSettings) -> Callable[..., Any]:
     def make(captured: Captured) -> VolumeAdaption:
         scene, views = captured
-        prior = _prior(FREQUENCY)
+        prior = _prior(NETWORKS)
         freeze(prior)
-        shape = AdaptedGeometry(prior, _prior(FREQUENCY))
+        shape = AdaptedGeometry(prior, _prior(NETWORKS))
         adaption = VolumeAdaption(scene, shape, views, views[0].image, settings)
         adaption.rendering.all_samples = True  # as on a GPU
         return adaption
@@ -158,8 +135,8 @@ def _texturing(captured: Captured) -> TextureAdaption:
 METHODS: dict[str, Callable[..., Any]] = {
     "bending": _bending,
     "tuning, guided": _tuning(TUNE, GRID),
-    "tuning, published": _tuning(PUBLISHED, FREQUENCY),
-    "tuning, joint": _tuning(JOINT, FREQUENCY),
+    "tuning, published": _tuning(PUBLISHED, NETWORKS),
+    "tuning, joint": _tuning(JOINT, NETWORKS),
     "painting, published": _painting(VOLUME),
     "painting, guided": _painting(replace(VOLUME, sampler="guided")),
     "painting the surface": _texturing,

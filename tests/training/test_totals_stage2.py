@@ -22,8 +22,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from analytic_head import BallPrior, KnownBend, make_scene, portraits
 from loss_terms import (
-    NETWORKS,
-    PATCH,
     Calls,
     color_term,
     eikonal_term,
@@ -38,6 +36,7 @@ from loss_terms import (
     spread,
     untrained,
 )
+from small_runs import NETWORKS, PATCH
 
 from toonify3d.progress import SilentProgress
 from toonify3d.scene import Displacement, Scene, StylizedView

@@ -20,8 +20,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from analytic_head import KnownBend, make_scene, portraits
 from loss_terms import (
-    NETWORKS,
-    PATCH,
     color_term,
     flat,
     images,
@@ -35,12 +33,12 @@ from loss_terms import (
     untaught,
     untrained,
 )
+from small_runs import GRID, NETWORKS, PATCH, SURFACE
 
 from toonify3d.scene import Scene, StylizedView
 from toonify3d.snr.adapted import AdaptedGeometry
 from toonify3d.snr.avatar import StylizedGeometry
 from toonify3d.snr.deformation import Deformation
-from toonify3d.snr.fields import FieldSettings
 from toonify3d.training import volume_texture
 from toonify3d.training.adaption_settings import PAPER_TEXTURE, TextureAdaptionSettings
 from toonify3d.training.surface_texture import TextureAdaption, prepare
@@ -48,7 +46,6 @@ from toonify3d.training.volume_texture import VolumeAdaption
 
 torch.set_num_threads(1)
 
-GRID = FieldSettings(levels=3, base_resolution=8, finest_resolution=32, log2_table=12)
 PAINT = replace(
     PAPER_TEXTURE,
     rays=256,
@@ -59,17 +56,6 @@ PAINT = replace(
     patch=PATCH,
     patches=2,
     warm_steps=3,
-)
-SURFACE = TextureAdaptionSettings(
-    points=512,
-    levels=3,
-    base_resolution=16,
-    finest_resolution=64,
-    log2_table=12,
-    side_views=2,
-    patches=4,
-    patch=PATCH,
-    discriminator_every=3,
 )
 Captured = tuple[Scene, list[StylizedView]]
 

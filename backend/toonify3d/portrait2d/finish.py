@@ -153,21 +153,22 @@ def crease_contrast(look: Look, painted: Painted, jaw: FloatArray | None = None)
     Returns:
         The argument ``clear`` of :func:`decided_marks`; 1 for all other looks.
     """
-    steps = _CLEARER if look.kind == "ink" else _CLEARER[:1]
+    if look.kind != "ink":
+        return 1.0
     frame = _drawn_frame(look, painted, jaw)
     bare = (painted.labels[..., 0] > 0.5) & (painted.cover > 0.9) & (frame.taken < 0.5)
     bare &= frame.local[..., 1] > _CHIN
     if not bare.any():
-        return steps[0]
+        return _CLEARER[0]
 
     def share(clear: float) -> float:
         return float(_as_wide(contours(frame, clear=clear), look)[bare].mean())
 
     outlines = share(np.inf)  # of jaw and collar: they are drawn however many there are
-    for clear in steps[:-1]:
+    for clear in _CLEARER[:-1]:
         if share(clear) - outlines <= _MORE_LINES * look.inked:
             return clear
-    return steps[-1]
+    return _CLEARER[-1]
 
 
 def _drawn_frame(look: Look, painted: Painted, jaw: FloatArray | None = None) -> DrawnFrame:
@@ -178,12 +179,12 @@ def _drawn_frame(look: Look, painted: Painted, jaw: FloatArray | None = None) ->
         np.maximum(painted.drawn, painted.organs),
         painted.cover,
         look.layer.scale / 2,
-        jaw if look.kind == "ink" else None,
+        jaw,
     )
 
 
 def surface_marks(look: Look, painted: Painted, jaw: FloatArray | None) -> Float32Array:
-    """Opacity ``(H, W)`` of what lies on the surface whoever looks: hatching, an inked jaw.
+    """Opacity ``(H, W)`` of what lies on the surface whoever looks: hatching, a drawn jaw.
 
     Args:
         look: What the frames share.
@@ -191,7 +192,7 @@ def surface_marks(look: Look, painted: Painted, jaw: FloatArray | None) -> Float
         jaw: ``(N, 3)`` the jaw's curve, face frame; None for no line.
     """
     marks = hatch_opacity(look, painted)
-    if look.kind != "ink" or jaw is None:
+    if jaw is None:
         return marks
     width = _OUTLINE * look.line_width * FACE_UNITS
     return np.maximum(marks, jaw_line(_drawn_frame(look, painted, jaw), width))

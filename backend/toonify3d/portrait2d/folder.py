@@ -123,7 +123,7 @@ def match_pictures(scene: Scene, directory: Path, progress: Progress) -> list[tu
     if strangers:
         progress.warn(
             f"{len(strangers)} of {len(files)} pictures belong to no used frame and are left out "
-            f"({', '.join(strangers[:3])}{', ...' if len(strangers) > 3 else ''})."
+            f"({few(strangers)})."
         )
     return sorted(pairs, key=lambda pair: pair[0].source_index)
 
@@ -147,6 +147,11 @@ def _refuse_twins(pairs: Sequence[tuple[Frame, Path]]) -> None:
         )
 
 
+def few(names: Sequence[str]) -> str:
+    """The first three of some names for a sentence, with dots where there are more."""
+    return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
+
+
 def without_blank(
     scene: Scene, views: Sequence[tuple[str, StylizedView]], advice: str, progress: Progress
 ) -> list[StylizedView]:
@@ -162,7 +167,7 @@ def without_blank(
         InputError: No view does (``portraits_blank``).
     """
     blank = [name for name, view in views if _is_blank(view, scene.mask(view.frame))]
-    told = f"{', '.join(blank[:3])}{', ...' if len(blank) > 3 else ''}"
+    told = few(blank)
     if len(blank) == len(views):
         raise InputError(
             f"No person is found in any of the {len(views)} portraits ({told}): {advice}.",

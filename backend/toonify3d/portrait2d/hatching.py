@@ -125,11 +125,13 @@ def contours(frame: DrawnFrame, hair_weight: float = 0.0, clear: float = 1.0) ->
     skin, hair, clothes = (frame.labels[..., i] for i in range(3))
     # The smoother the cloth is drawn, the better: its folds are no lines.
     dark = dark * (skin + 0.3 * clothes + hair_weight * hair)
-    if frame.jaw is not None:  # its shadow's edge would be a second line
+    jump = _in_front(frame, scale)
+    if frame.jaw is not None:
         near = _far_from(frame.local, frame.jaw)[0]
+        jump = jump * _beside_face(frame.local, frame.jaw, near)
+        # The edge of its shadow would be a second line.
         dark = dark * smoothstep(near, 0.7 * _UNDER_JAW, _UNDER_JAW)
     strong, weak = dark > 1.7 * clear * _CREASE, dark > 0.75 * clear * _CREASE
-    jump = _in_front(frame, scale) * _beside_face(frame)
     inset = cv2.distanceTransform((frame.cover > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
     low = smoothstep(frame.local[..., 1], -2.4, -2.0)  # chest and shoulders: folds, not features
     dark, jump = dark * low, jump * low * smoothstep(inset, 6.0 * scale, 9.0 * scale)
@@ -164,20 +166,16 @@ def _in_front(frame: DrawnFrame, scale: float) -> Float32Array:
     return smoothstep(step, 0.16, 0.3)
 
 
-def _beside_face(frame: DrawnFrame) -> Float32Array | float:
+def _beside_face(local: Float32Array, jaw: FloatArray, near: Float32Array) -> Float32Array:
     """0..1 where outlines may be drawn: a face whose jaw lies in 3D has none of its own.
 
     Every frame sees the jaw, and the nose before the cheek, at another place of the surface: on the
-    head they were blots side by side.
+    head they were blots side by side. ``near`` is the distance to the jaw.
     """
-    if frame.jaw is None:
-        return 1.0
     around = np.ones((5, 5), np.uint8)
-    ahead = cv2.dilate(np.ascontiguousarray(frame.local[..., 2]), around)
-    near = cv2.erode(_far_from(frame.local, frame.jaw)[0], around)
-    far = smoothstep(near, 0.8 * _BESIDE_JAW, _BESIDE_JAW)
-    start = float(frame.jaw[:, 2].min())
-    return far * smoothstep(ahead - start, *_BEHIND_FACE)
+    ahead = cv2.dilate(np.ascontiguousarray(local[..., 2]), around)
+    far = smoothstep(cv2.erode(near, around), 0.8 * _BESIDE_JAW, _BESIDE_JAW)
+    return far * smoothstep(ahead - float(jaw[:, 2].min()), *_BEHIND_FACE)
 
 
 def _far_from(

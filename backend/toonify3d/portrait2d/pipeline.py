@@ -413,7 +413,8 @@ def _paint_all(
         strokes = [*lay_on_frames(look, frames, painted, change.frame, targets, part, device)]
     marks: list[Float32Array | None] = [None] * len(frames)
     if look.kind in ("hatch", "ink"):
-        marks = [*marks_on_frames(look, frames, painted, change.frame, _jaw(change, surface))]
+        jaw = _jaw(change, surface) if look.kind == "ink" else None
+        marks = [*marks_on_frames(look, frames, painted, change.frame, jaw)]
     views = []
     for frame, item, laid, drawn in zip(frames, painted, strokes, marks, strict=True):
         view = StylizedView(

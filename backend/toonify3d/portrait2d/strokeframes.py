@@ -150,7 +150,8 @@ def marks_on_frames(
         frames: The frames.
         painted: The frames recoloured.
         face: The person's face frame.
-        jaw: ``(N, 3)`` the bent jaw's curve from ear to ear, face frame.
+        jaw: ``(N, 3)`` the bent jaw's curve from ear to ear, face frame; None draws its outline as
+            each frame sees it.
     """
     bent = [_bent_frame(f, item, face, item.lab) for f, item in zip(frames, painted, strict=True)]
     done: dict[int, Float32Array] = {}

@@ -13,7 +13,7 @@ import numpy as np
 from ...errors import InputError
 from ...progress import Progress
 from ...scene import ByteImage, Float32Array
-from ..folder import fit_picture
+from ..folder import few, fit_picture
 from .base import Photo
 from .settings import AdapterSettings
 
@@ -92,7 +92,7 @@ class OnnxModel:
         if empty:
             progress.warn(
                 f"The ONNX model's answer to {len(empty)} of {len(photos)} frames is no picture"
-                f" (NaN) ({', '.join(empty[:3])}{', ...' if len(empty) > 3 else ''})."
+                f" (NaN) ({few(empty)})."
             )
         return made
 
