@@ -303,7 +303,8 @@ def _layers(lab: Float32Array, smooth: Float32Array, points: FloatArray, width: 
         limit = np.array([8.0, 6.0, 6.0], np.float32)
         broad = lit + limit * np.tanh((broad - np.median(broad[skin > 0.5], axis=0)) / limit)
         brought = (broad - field) * painted  # eyes and lips come along into that light
-        field, lab = field + brought, lab + brought
+        dark = np.clip(lab[..., :1] / np.maximum(field[..., :1], 1.0), 0, 1)  # but black stays
+        field, lab = field + brought, lab + brought * dark
         detail = detail * (1 - 0.6 * painted)
     return _Layers(skin, field, raw, lab, detail, feature, noise, painted)
 

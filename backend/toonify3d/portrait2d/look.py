@@ -15,14 +15,13 @@ from .exemplarmasks import ink_on_skin, light_in_hair
 from .facelayer import FaceLayer
 from .framewarp import WarpedFrame
 from .hatching import sharp_label
+from .paintedorgans import lit_features, own_features
 from .regions import Regions
 from .settings import StylizeSettings
 from .surface import Observations
 from .tones import PaintTones, kept_shading
 from .transport import ColourMap, plane_transport
 
-_EYE_SHADE, _EYE_CLARITY = 0.7, 0.6
-"""How far eyes darken with the skin round them, and how much their contrast is raised."""
 _BROAD = 0.12
 """Eye distances over which light counts as broad."""
 CALM = {"toon": 0.3, "cel": 1.0}
@@ -225,7 +224,7 @@ def paint(look: Look, warped: WarpedFrame) -> Painted:
     else:
         skin_colour = _toned_skin(look, look.tones, photo, at, front, bare, attributes[..., 11])
     own = sample(look.layer.own, at) * shown[..., None]
-    skin_colour = _own_features(look, photo, skin_colour, own, organs)
+    skin_colour = own_features(look, photo, skin_colour, own, organs)
     calm = CALM.get(look.kind, 0.0)
     hair_colour = _hair(look, photo + calm * (agreed - photo))
     beard_mix = (beard * (look.exemplar.hair_ramp is not None))[..., None]
@@ -240,7 +239,7 @@ def paint(look: Look, warped: WarpedFrame) -> Painted:
     drawn = sample(look.layer.feature, at) * front * smoothstep(hair, 0.6, 0.3)
     features = sample(blur(look.layer.feature_lab, 0.7), at)
     if toned:
-        features = _lit_features(look, features, at, skin_colour)
+        features = lit_features(look, features, at, skin_colour)
     out = out + (features - out) * drawn[..., None]
     return Painted(
         np.asarray(out, np.float32),
@@ -273,63 +272,11 @@ def _paint_colours(look: Look, warped: WarpedFrame, photo: Float32Array) -> Pain
     )
 
 
-def _lit_features(
-    look: Look, features: Float32Array, at: FloatArray, skin: Float32Array
-) -> Float32Array:
-    """Painted eyes in the light that falls on this face; whites and glints stay clear."""
-    beside = sample(look.layer.skin_lab, at)
-    ground = blur(skin, 3.0)
-    ratio = np.clip(ground[..., :1] / np.maximum(beside[..., :1], 1.0), 0.3, 1.1) ** _EYE_SHADE
-    light = features[..., :1] * ratio
-    light = light + _EYE_CLARITY * (light - blur(light[..., 0], 2.0)[..., None])
-    chroma = ground[..., 1:] + (features[..., 1:] - beside[..., 1:]) * ratio
-    return np.concatenate([np.clip(light, 1, 99), chroma], axis=2, dtype=np.float32)
-
-
 def _agreed_tone(look: Look, attributes: Float32Array) -> Float32Array:
     if look.tones is None:
         return np.zeros(attributes.shape[:2], np.float32)
     tone = kept_shading(look.settings.shading) * attributes[..., 8] + attributes[..., 11]
     return blur(np.ascontiguousarray(tone), 1.0)
-
-
-def _own_features(
-    look: Look,
-    photo: Float32Array,
-    skin_colour: Float32Array,
-    own: Float32Array,
-    organs: Float32Array,
-) -> Float32Array:
-    """The person's own lips and brows, in the exemplar's colours (paintings).
-
-    Painted lips and brows are a few strokes in the light of another head: bent onto the person
-    they fall apart, while the person's own ones in their colour read as painted at once.
-    """
-    if not own.any():
-        return skin_colour
-    beside = fill_holes(photo, 1 - organs)
-    structure = np.clip(photo - beside, -40, 25)
-    structure[..., 1:] *= 0.5
-    if look.kind == "hatch":  # darker is more pigment, nothing else
-        place = np.minimum(0.6 * own[..., :1] + own[..., 1:], 1)  # lips are a tone, not a shape
-        dark = np.clip(-structure[..., :1] / 30.0, 0, 1) * place
-        return np.asarray(skin_colour + (look.line_lab - skin_colour) * dark, np.float32)
-    lips, brows = own[..., :1], own[..., 1:2]
-    limit = np.array([9.0, 16.0, 16.0], np.float32)
-    lip_shift = limit * np.tanh(look.exemplar.lip_shift / limit)
-    brow_shift = np.minimum(look.exemplar.brow_shift, [0.0, 8.0, 8.0]) * 0.5
-    # In the shadow of a painting red is dark too.
-    lit = skin_colour[..., :1] / max(float(look.skin_mean[0]), 1.0)
-    lip_shift = lip_shift * np.clip(lit, 0.3, 1.0)
-    # Filmed lips have a colour of their own: beside the painted one it would count twice.
-    own_lips = structure * np.array([0.6, 0.4, 0.4], np.float32)
-    out = skin_colour + lips * (own_lips + 0.8 * _darkening(lip_shift))
-    return np.asarray(out + brows * (structure + brow_shift), np.float32)
-
-
-def _darkening(shift: Float32Array) -> Float32Array:
-    """A shift of colour that lightens nothing."""
-    return np.concatenate([np.minimum(shift[..., :1], 0.0), shift[..., 1:]], axis=-1)
 
 
 def _front_weight(ahead: Float32Array, normal: Float32Array) -> Float32Array:
