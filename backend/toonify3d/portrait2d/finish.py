@@ -17,8 +17,10 @@ from .hatching import (
     line_scale,
     ranks,
     sharp_label,
+    strands,
 )
 from .look import Look, Painted
+from .tones import kept_shading
 
 BACKGROUND = 245
 _INK_EDGE = 0.75
@@ -34,6 +36,10 @@ _CHIN = -2.0
 _BESIDE_LINES = 0.7
 _LOCKS = 25.0
 """CIELAB difference below which hair is smoothed before its strokes are laid."""
+_STRANDS, _STRAND_RANGE = 0.42, 40.0
+"""Share of a chalk drawing's hair that lines cover at its middle tone, and L per whole share."""
+_CLOTH_LINES = 0.55
+"""Share of a tone that hatching gives in clothes: full, it looks knitted."""
 _CEL_STEP = 9.0
 """L between two flat tones of a cel drawing."""
 
@@ -214,4 +220,16 @@ def hatch_opacity(look: Look, painted: Painted) -> Float32Array:
         paper, pigment = float(curve.goal[-1]), float(look.line_lab[0])
         dark = (paper - curve.light(painted.tone)) / max(paper - pigment, 10.0)
         dark = np.clip(1.1 * dark, 0, 0.8) * (1 - painted.labels[..., 1])
-    return hatching(painted.local, np.asarray(dark * free, np.float32))
+        dark = dark * (1 - (1 - _CLOTH_LINES) * painted.labels[..., 2])
+    lines = hatching(painted.local, np.asarray(dark * free, np.float32))
+    if look.kind == "ink" or look.hair_levels is None:
+        return lines
+    return np.maximum(lines, strands(painted.local, _hair_tone(look, painted)))
+
+
+def _hair_tone(look: Look, painted: Painted) -> Float32Array:
+    """Darkness ``(H, W)`` of a chalk drawing's hair: lines are wider where it is dark."""
+    assert look.hair_levels is not None
+    middle = kept_shading(look.settings.shading) * float(np.median(look.hair_levels))
+    dark = np.clip(_STRANDS + (middle - painted.tone) / _STRAND_RANGE, 0.1, 0.65)
+    return np.asarray(dark * smoothstep(painted.labels[..., 1], 0.5, 0.8), np.float32)

@@ -27,6 +27,10 @@ rings round the place where a plane touches: there the other planes take over.""
 _FACET = 0.06
 """Eye distances over which the form is evened to tell how the planes cut it."""
 _WOBBLE, _WAVE = 0.22, 2.3
+_AXIS, _TEMPLES = -1.5, 1.6
+"""z of the axis round which hair falls, and its distance from the temples, eye distances."""
+_CURL, _CURLS = 1.1, 3.4
+"""Swing of a strand in strands, and turns of its wave per eye distance."""
 _CROSSED = 0.5
 """Darkness from which a second set of lines crosses the first."""
 _CREASE = 1.3
@@ -84,14 +88,51 @@ def hatching(local: Float32Array, darkness: Float32Array, period: float = PERIOD
         along = local @ np.cross(plane, [0.0, 0.0, 1.0]).astype(np.float32)
         swing = _WOBBLE * np.sin(_WAVE * along + 1.7 * np.sin(1.3 * local[..., 1]))
         phase = np.asarray(local @ plane.astype(np.float32) / period + swing, np.float32)
-        slope = np.hypot(cv2.Sobel(phase, cv2.CV_32F, 1, 0), cv2.Sobel(phase, cv2.CV_32F, 0, 1)) / 8
-        pixels = np.clip(1 / np.maximum(slope, 1e-3), 1.0, 30.0)  # from one line to the next
-        far = np.abs(phase - np.round(phase)) * pixels
-        # Borders two pixels wide: narrower ones flicker where frames sample them differently.
-        line = smoothstep(0.5 * share * pixels - far, -1.0, 1.0)
-        line *= smoothstep(pixels, 2.2, 3.4)  # too narrow to be told apart
-        out = np.maximum(out, line * smoothstep(share, 0.02, 0.08))
+        out = np.maximum(out, _ruled(phase, share))
     return np.asarray(out, np.float32)
+
+
+def strand_phase(local: Float32Array, period: float = PERIOD) -> Float32Array:
+    """Which strand ``(H, W)`` a point of the hair lies on: whole numbers are strands.
+
+    They fall from the crown all round, straight where the head is round, wavier below.
+
+    Args:
+        local: ``(H, W, 3)`` points of the surface in the face frame.
+        period: Distance of two strands at the temples, in the face frame's units.
+    """
+    around = np.arctan2(local[..., 0], local[..., 2] - _AXIS)
+    height, count = local[..., 1], 2 * np.pi * _TEMPLES / period
+    # Behind the axis the angle jumps by a whole turn: an even number of strands goes round.
+    count = 2 * round(0.5 * count)
+    wave = np.sin(_CURLS * height + 2.3 * np.sin(2.0 * around) + 0.9 * local[..., 0])
+    return np.asarray(around * count / (2 * np.pi) + _CURL * wave, np.float32)
+
+
+def strands(local: Float32Array, darkness: Float32Array) -> Float32Array:
+    """Opacity ``(H, W)`` of the lines with which a draughtsman draws hair.
+
+    Args:
+        local: ``(H, W, 3)`` points of the surface in the face frame.
+        darkness: ``(H, W)`` 0..1, share of the surface that they cover.
+    """
+    phase = strand_phase(local)
+    swell = 0.75 + 0.25 * np.sin(0.85 * phase + 1.1 * local[..., 1])
+    share = np.asarray(darkness * swell, np.float32)
+    # Where the hair turns away every second strand ends.
+    return np.maximum(_ruled(phase, share), _ruled(0.5 * phase, 0.5 * share))
+
+
+def _ruled(phase: Float32Array, share: Float32Array) -> Float32Array:
+    """Opacity ``(H, W)`` of lines at whole numbers of ``phase``, a ``share`` of their gap wide."""
+    across, down = (cv2.Sobel(phase, cv2.CV_32F, *axis) for axis in ((1, 0), (0, 1)))
+    slope = np.hypot(across, down) / 8
+    pixels = np.clip(1 / np.maximum(slope, 1e-3), 1.0, 30.0)  # from one line to the next
+    far = np.abs(phase - np.round(phase)) * pixels
+    # Borders two pixels wide: narrower ones flicker where frames sample them differently.
+    line = smoothstep(0.5 * share * pixels - far, -1.0, 1.0)
+    line *= smoothstep(pixels, 2.2, 3.4)  # too narrow to be told apart
+    return np.asarray(line * smoothstep(share, 0.02, 0.08), np.float32)
 
 
 def _grazed(local: Float32Array, plane: npt.NDArray[np.float64]) -> Float32Array:

@@ -64,7 +64,9 @@ def own_features(
     beside = fill_holes(photo, 1 - organs)
     structure = np.clip(photo - beside, -40, 25)
     structure[..., 1:] *= 0.5
+    fine = structure[..., :1] - blur(structure[..., 0], _LIP_LINE * look.layer.scale / 2)[..., None]
     if look.kind == "hatch":  # darker is more pigment, nothing else
+        structure[..., :1] += fine * own[..., 1:]  # whites and glints of eyes
         place = np.minimum(0.6 * own[..., :1] + own[..., 1:], 1)  # lips are a tone, not a shape
         dark = np.clip(-structure[..., :1] / 30.0, 0, 1) * place
         return np.asarray(skin_colour + (look.line_lab - skin_colour) * dark, np.float32)
@@ -77,7 +79,6 @@ def own_features(
     lip_shift = lip_shift * np.clip(lit, 0.3, 1.0)
     # Filmed lips have a colour of their own: beside the painted one it would count twice.
     own_lips = structure * np.array([0.6, 0.4, 0.4], np.float32)
-    fine = structure[..., :1] - blur(structure[..., 0], _LIP_LINE * look.layer.scale / 2)[..., None]
     own_lips[..., :1] += _LIP_CRISP * fine
     out = skin_colour + lips * (own_lips + 0.8 * _darkening(lip_shift))
     return np.asarray(out + brows * (structure + brow_shift), np.float32)

@@ -13,7 +13,7 @@ from ..progress import Progress
 from ..scene import Camera, Float32Array, FloatArray, Frame
 from .colorspace import blur, sample, smoothstep
 from .finish import FACE_UNITS, crease_contrast, decided_marks, stroke_base, surface_marks
-from .hatching import PERIOD
+from .hatching import PERIOD, strand_phase
 from .look import Look, Painted
 from .shape import FaceFrame
 from .strokes import Canvas, GuideWeights, StrokeSource, lay_strokes, matching_gain
@@ -30,6 +30,8 @@ _BALD, _BOLD = 0.02, 0.3
 """Below this share of hair, skin takes this share of its strokes' energy from the painted hair."""
 _LINES, _LINE_DEPTH = np.array([0.78, 0.62, 0.1], np.float32), 3.0
 """Normal of the planes whose lines lead the brush where nothing else does, and their L."""
+_STRAND_DEPTH = 8.0
+"""L of the lines along which hair falls, where its own strands say nothing."""
 _SLACK = 0.06
 """Eye distances by which a surface point may lie behind another and still count as seen."""
 
@@ -101,6 +103,7 @@ def lay_on_frames(
         pixels * scale * look.settings.stroke_size,
         _HATCH_CONTRAST if hatch else STROKE_CONTRAST,
         GuideWeights(tone=6.0, position=0.7) if hatch else GuideWeights(),
+        look.kind == "paint",
     )
     source = replace(source, device=device)
     return stroke_frames(source, bent, face.unit, scale, progress.update)
@@ -127,10 +130,11 @@ def _grain(lab: Float32Array, item: Painted, lined: bool) -> Float32Array:
 
     ``lined`` rules faint lines over the form: where it has no edges, the brush follows them.
     """
-    hair, light = item.labels[..., 1], lab[..., 0]
+    hair, light, strand = item.labels[..., 1], lab[..., 0], item.photo_light
     if lined:
         light = light + _LINE_DEPTH * np.sin(item.local @ (_LINES * 2 * np.pi / PERIOD))
-    return np.asarray(light + hair * (item.photo_light - light), np.float32)
+        strand = strand + _STRAND_DEPTH * np.sin(2 * np.pi * strand_phase(item.local))
+    return np.asarray(light + hair * (strand - light), np.float32)
 
 
 def marks_on_frames(

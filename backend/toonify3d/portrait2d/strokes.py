@@ -31,6 +31,8 @@ _VOTES = (0.8, 1.2)
 _CHUNK_BYTES = 96_000_000
 _LATTICE, _SLANT = 29.0, 0.45
 _LEVELS = 33
+_FLOW = 1.5
+"""How much more the direction counts in hair, whose strokes are its strands."""
 _BAND = 3.0
 """Pixels within which detail counts as stroke when its strength is measured."""
 _GAINS = (0.8, 1.6)
@@ -420,7 +422,8 @@ def _guides(
     tone = _tone(canvas)
     parts.append(tone[..., None] * np.sqrt(weights.tone / (1 / 12)))
     grain = light if canvas.grain is None else canvas.grain
-    parts.append(_direction(grain) * np.sqrt(weights.direction))
+    lead = 1.0 + _FLOW * canvas.labels[..., 1:2]
+    parts.append(_direction(grain) * lead * np.sqrt(weights.direction))
     reach = np.tanh(canvas.place / 2.5) * 2.5
     # Only a face has places for its strokes; hair and cloth are alike all over.
     near = 0.35 + 0.65 * canvas.labels[..., :1]

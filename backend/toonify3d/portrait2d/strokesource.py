@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,8 @@ LOCK_CONTRAST = 50.0
 _CALM = 0.025
 _CLEARANCE = 0.035
 _GRID = 12
+_GAP = 16
+"""Pixels between the exemplar and its hair turned."""
 
 
 def exemplar_source(
@@ -31,6 +35,7 @@ def exemplar_source(
     face_pixels: float,
     contrast: float = STROKE_CONTRAST,
     weights: GuideWeights | None = None,
+    turned_hair: bool = False,
 ) -> StrokeSource:
     """Bring the exemplar to the size of the frames and describe its strokes.
 
@@ -41,6 +46,8 @@ def exemplar_source(
         face_pixels: Width that the exemplar's face is to have, in pixels.
         contrast: See :func:`split_strokes`.
         weights: See :class:`GuideWeights`.
+        turned_hair: Offer the hair's strokes turned by a quarter too: hair that is swept back in
+            the exemplar falls down in the person.
     """
     height, width = exemplar.image.shape[:2]
     scale = min(1.0, face_pixels / max(exemplar.face_width, 1.0))
@@ -61,7 +68,43 @@ def exemplar_source(
         place = _places(exemplar, targets, size)
         inside &= ~_organs(exemplar, size)
     canvas = Canvas(smooth, labels, place, inside, np.ascontiguousarray(lab[..., 0]))
+    if turned_hair:
+        canvas, strokes = with_turned_hair(canvas, strokes)
     return prepare_source(canvas, strokes, weights or GuideWeights())
+
+
+def with_turned_hair(canvas: Canvas, strokes: Float32Array) -> tuple[Canvas, Float32Array]:
+    """The canvas and its strokes, and beside them its hair turned by a quarter.
+
+    Args:
+        canvas: The exemplar, with a grain.
+        strokes: ``(H, W, 3)`` to go with it.
+    """
+    hair = canvas.inside & (canvas.labels[..., 1] > 0.5)
+    if not hair.any():
+        return canvas, strokes
+    rows, columns = np.nonzero(hair)
+    window = (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
+
+    def beside(image: npt.NDArray[Any], turned: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        part = np.rot90(turned[window])
+        height = max(len(image), len(part))
+        rest = [(0, 0)] * (image.ndim - 2)
+        how: Literal["constant", "edge"] = "constant" if image.dtype == bool else "edge"
+        whole = np.pad(image, [(0, height - len(image)), (0, _GAP), *rest], how)
+        return np.concatenate(
+            [whole, np.pad(part, [(0, height - len(part)), (0, 0), *rest], how)], 1
+        )
+
+    assert canvas.grain is not None
+    both = Canvas(
+        beside(canvas.lab, canvas.lab),
+        beside(canvas.labels, canvas.labels),
+        beside(canvas.place, canvas.place),
+        beside(canvas.inside, hair),
+        beside(canvas.grain, canvas.grain),
+    )
+    return both, beside(strokes, strokes)
 
 
 def _calm_labels(labels: Float32Array, width: float) -> Float32Array:
