@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fake_vtoonify import make_checkout
 from frozen_graph import dctnet_graph
-from portrait2d_person import made_up_job
+from portrait2d_person import made_up_job, make_subject
 
 from toonify3d import pipeline, plan
 from toonify3d.cli import main
@@ -242,6 +242,25 @@ def test_portraits_are_held_against_the_frames_at_once(capsys, painted_job, spoi
     spoil(picture)
     assert main(["resume", str(job)]) == 2 and word in capsys.readouterr().err
     assert len(worked) == 1
+
+
+def test_portraits_of_another_film_are_told_before_stage_one(capsys, tmp_path, video, monkeypatch):
+    """Which frames a film gives is known when it has been read."""
+    trained = []
+
+    def read(source, root, *_):
+        scene, _ = make_subject(root)
+        scene.save()
+        return scene
+
+    monkeypatch.setattr(pipeline, "run_capture", read)
+    monkeypatch.setattr(pipeline, "train_prior", lambda *given: trained.append(given))
+    write_image(tmp_path / "painted" / "0001.png", np.zeros((200, 160, 3), np.uint8))
+    job, more = tmp_path / "job", ("--portraits", tmp_path / "painted")
+    code, said = _stylize(capsys, video, job, "folder", *more)
+    assert code == 2 and "used source frame (such as 0000.png)" in said and not trained
+    status = json.loads((job / "status.json").read_text(encoding="utf-8"))
+    assert status["problem"]["code"] == "portraits_names"
 
 
 def test_finished_portraits_need_nothing_any_more(capsys, painted_job):
