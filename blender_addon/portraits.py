@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from .task import Task
 TIMEOUT_S = 600.0
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 _NUMBERED = re.compile(r".*\d$", re.DOTALL)
+_NUMBER = re.compile(r"\d+$")
 
 
 def numbered(folder: Path) -> list[str]:
@@ -46,9 +48,40 @@ def complaint(folder: Path) -> str:
     )
 
 
-def recent_complaint(folder: Path) -> str:
-    """:func:`complaint` for panels: the disk is asked rarely."""
-    return str(lookup.recent(complaint, folder))
+def misfit(folder: Path, job: Path) -> str:
+    """Why a job that has read its film cannot use a folder, in the backend's sentence.
+
+    Empty when it can, and where that is not known yet: the backend then has the last word.
+    """
+    return _misfit(folder, _names(folder), frames(job))
+
+
+def _misfit(folder: Path, names: list[str], known: tuple[int, ...]) -> str:
+    numbers = {int(found[0]) for name in names if (found := _NUMBER.search(Path(name).stem))}
+    if not known or not numbers or not numbers.isdisjoint(known):
+        return ""
+    return (
+        f"No picture in {folder} is named after a used source frame (such as {known[0]:04d}.png)."
+    )
+
+
+def frames(job: Path) -> tuple[int, ...]:
+    """Numbers of the frames that a job uses of its film; empty before it has read it."""
+    try:
+        if not (job / "capture" / "step.json").is_file():
+            return ()
+        document = json.loads((job / "capture" / "cameras.json").read_text(encoding="utf-8"))
+        return tuple(int(item["source_index"]) for item in document["frames"])
+    except (OSError, ValueError, KeyError, TypeError):  # damaged: the backend will say
+        return ()
+
+
+def recent_complaint(folder: Path, job: Path | None = None) -> str:
+    """:func:`complaint`, else :func:`misfit`, for panels: the disk is asked rarely."""
+    found = str(lookup.recent(complaint, folder))
+    if found or job is None:
+        return found
+    return _misfit(folder, lookup.recent(_names, folder), lookup.recent(frames, job))
 
 
 def recent_count(folder: Path) -> int:
@@ -57,10 +90,15 @@ def recent_count(folder: Path) -> int:
 
 
 def _count(folder: Path) -> int:
+    return len(_names(folder))
+
+
+def _names(folder: Path) -> list[str]:
+    """:func:`numbered`; none where there is no folder."""
     try:
-        return len(numbered(folder))
+        return numbered(folder)
     except OSError:
-        return 0
+        return []
 
 
 def apply(request: dict[str, Any], settings: bpy.types.PropertyGroup) -> None:

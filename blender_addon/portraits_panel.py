@@ -7,14 +7,16 @@ from pathlib import Path
 
 import bpy
 
-from . import portraits, session
+from . import portraits, properties, session
 from .texts import beside, draw_name, draw_text
 
 
 def draw_portraits(layout: bpy.types.UILayout, settings: bpy.types.PropertyGroup) -> None:
     """A closed sub-panel; what is wrong with the chosen folder stands below it in any case."""
     folder = portraits.chosen(settings)
-    complaint = "" if folder is None else portraits.recent_complaint(folder)
+    job = session.queue.current
+    shown = properties.absolute(settings.job) if job is None else job.folder
+    complaint = "" if folder is None else portraits.recent_complaint(folder, shown)
     header, body = layout.panel("TOONIFY3D_portraits", default_closed=True)
     used = folder is not None and not complaint
     count = portraits.recent_count(folder) if used else 0

@@ -33,7 +33,11 @@ _ADVICE = {
     "exemplar_landmarks": Advice("Mark the face again, nearer to where it is drawn"),
     "no_portraits": Advice("Choose the painted portraits again, then Resume", _PORTRAITS),
     "portraits_missing": Advice("Choose the painted portraits again, then Resume", _PORTRAITS),
-    "portraits_names": Advice("Give them the names they were exported with, then Resume"),
+    "portraits_names": Advice(
+        "Give them the names they were exported with, then Resume", _PORTRAITS
+    ),
+    "portraits_twice": Advice("Then Resume", _PORTRAITS),
+    "portraits_blank": Advice("Mend them, or choose other ones, then Resume", _PORTRAITS),
     "portraits_size": Advice("Give it the size it was exported with, then Resume"),
     "portraits_unreadable": Advice("Save it again, then Resume"),
     "job_gone": Advice("Start it again; keep the job's folder while it runs"),

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from toonify3d.errors import InputError
-from toonify3d.plan import prepare, step_keys, unfinished
+from toonify3d.plan import _stored_style, prepare, step_keys, unfinished
 from toonify3d.service.job import JobFolder, StepRecord, finish_step
 from toonify3d.service.request import Request
 from toonify3d.settings import preset_settings
@@ -33,8 +33,7 @@ def job(tmp_path):
     portraits = folder.style("toon") / "portraits2d"
     portraits.mkdir(parents=True)
     (folder.style("toon") / "exemplar.png").write_bytes(b"picture")
-    _, recorded = prepare(Request("resume"), folder)
-    key = step_keys(folder, settings, recorded)["portraits"]
+    key = step_keys(folder, settings, _stored_style(folder, "toon"))["portraits"]
     finish_step(portraits, StepRecord(key, 1.0, (), {}))
     return folder
 

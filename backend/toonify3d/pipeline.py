@@ -23,7 +23,7 @@ from .meshes import load_mesh, save_mesh
 from .plan import Style, prepare, step_folders, step_keys, unfinished
 from .portrait2d.adapters.base import licence_notice, open_stylizer, stylize_with
 from .portrait2d.exemplar import read_working_image
-from .portrait2d.folder import load_folder_views
+from .portrait2d.folder import check_portraits, load_folder_views
 from .portrait2d.person_regions import person_regions
 from .portrait2d.pipeline import study_person, stylize_views
 from .portrait2d.store import load_stylized
@@ -124,12 +124,8 @@ def _steps(context: RunContext, settings: JobSettings, style: Style | None) -> P
 
     run_step(context, "capture", folders["capture"], keys["capture"], capture)
     scene = Scene.load(job.capture)
-    if style is not None and style.stylizer == "builtin" and scene.landmarks is None:
-        raise InputError(  # now, not after stage I
-            "No face was found in the capture, so its shape cannot follow the exemplar's: film the"
-            " face from the front in good light, or give stylized frames with --stylizer folder.",
-            "no_face",
-        )
+    if style is not None and "portraits" in unfinished(job, settings, style):
+        _check_film(style, scene)  # now, not after stage I
 
     def prior() -> dict[str, Any]:
         training, cutting = SubProgress(reporter, 0.0, 0.93), SubProgress(reporter, 0.93, 1.0)
@@ -146,6 +142,23 @@ def _steps(context: RunContext, settings: JobSettings, style: Style | None) -> P
     if "asset" in context.cached:  # else it was written with the rest of the result
         write_report(context, folders["asset"], settings, style)
     return folders["asset"]
+
+
+def _check_film(style: Style, scene: Scene) -> None:
+    """See whether a style suits the film, which was not known when the job was started.
+
+    Raises:
+        InputError: It does not: no face for the built-in stylizer (``no_face``), other frames than
+            the painted ones (:func:`.portrait2d.folder.check_portraits`).
+    """
+    if style.portraits is not None:
+        check_portraits(style.portraits, scene)
+    elif style.stylizer == "builtin" and scene.landmarks is None:
+        raise InputError(
+            "No face was found in the capture, so its shape cannot follow the exemplar's: film the"
+            " face from the front in good light, or give stylized frames with --stylizer folder.",
+            "no_face",
+        )
 
 
 def _style_steps(context: RunContext, scene: Scene, settings: JobSettings, style: Style) -> None:

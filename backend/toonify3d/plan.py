@@ -13,6 +13,8 @@ from .errors import InputError
 from .portrait2d.adapters.base import open_stylizer
 from .portrait2d.adapters.settings import AdapterSettings, absolute_paths
 from .portrait2d.exemplar import load_exemplar, read_working_image
+from .portrait2d.folder import check_portraits
+from .scene import Scene
 from .service.job import JobFolder, check_style_name, file_hash, finished_step, step_key
 from .service.request import Request
 from .settings import JobSettings, StyleSettings, apply_overrides, preset_settings
@@ -68,7 +70,7 @@ def prepare(request: Request, job: JobFolder) -> tuple[JobSettings, Style | None
 
 def _prepare_stylize(request: Request, job: JobFolder) -> tuple[JobSettings, Style | None]:
     capture, settings, style_settings = _inputs(request)
-    style = _style_from_request(request, style_settings)
+    style = _style_from_request(request, style_settings, _read_film(job, settings))
     job.create(capture, dataclasses.asdict(settings))
     return settings, _record_style(job, style, request.style)
 
@@ -83,7 +85,7 @@ def _prepare_restyle(request: Request, job: JobFolder) -> tuple[JobSettings, Sty
     settings = _stored_settings(job)
     wanted, style_settings = _with_overrides(settings, request)
     _keep_reconstruction(settings, wanted)
-    style = _style_from_request(request, style_settings)
+    style = _style_from_request(request, style_settings, _read_film(job, settings))
     return settings, _record_style(job, style, request.style)
 
 
@@ -103,6 +105,7 @@ def _prepare_refine(request: Request, job: JobFolder) -> tuple[JobSettings, Styl
     ]
     wanted, longer = apply_overrides(settings, style.settings, [*changed, *request.overrides])
     _keep_reconstruction(settings, wanted)
+    _check_again(job, settings, style)
     refined = _record_style(
         job, dataclasses.replace(style, name=f"{style.name}-refined", settings=longer), None
     )
@@ -134,10 +137,11 @@ def _prepare_resume(request: Request, job: JobFolder) -> tuple[JobSettings, Styl
         styles = [style for style in styles if style.name == request.style]
         if not styles:
             raise InputError(f"The job has no style '{request.style}'.", "no_style")
-    for style in styles:
-        if "asset" in unfinished(job, settings, style):
-            return settings, style
-    return settings, styles[-1] if styles else None
+    wanted = next((s for s in styles if "asset" in unfinished(job, settings, s)), None)
+    if wanted is None:
+        return settings, styles[-1] if styles else None
+    _check_again(job, settings, wanted)
+    return settings, wanted
 
 
 def _inputs(request: Request) -> tuple[Path, JobSettings, StyleSettings]:
@@ -177,8 +181,10 @@ def _with_overrides(settings: JobSettings, request: Request) -> tuple[JobSetting
     return apply_overrides(settings, style_settings, request.overrides)
 
 
-def _style_from_request(request: Request, settings: StyleSettings) -> Style:
-    """Check exemplar and portraits now: a bad picture must not be noticed after the capture."""
+def _style_from_request(
+    request: Request, settings: StyleSettings, scene: Scene | None = None
+) -> Style:
+    """The style that is asked for, checked; see :func:`_check_style` for ``scene``."""
     if request.exemplar is None:
         raise InputError("Give an exemplar: one stylized portrait image.", "no_exemplar")
     if request.stylizer not in STYLIZERS:
@@ -188,35 +194,72 @@ def _style_from_request(request: Request, settings: StyleSettings) -> Style:
         )
     if request.portraits is not None and request.stylizer != "folder":
         raise InputError("--portraits needs --stylizer folder.", "bad_stylizer")
-    exemplar = Path(request.exemplar)
-    landmarks = None if request.exemplar_landmarks is None else Path(request.exemplar_landmarks)
-    if request.stylizer == "builtin":
-        load_exemplar(exemplar, landmarks, settings.stylize.look)
-    else:  # takes only the palette from the exemplar, so it needs no face
-        read_working_image(exemplar)
-        if request.stylizer != "folder":
-            settings = dataclasses.replace(settings, adapter=absolute_paths(settings.adapter))
-            open_stylizer(request.stylizer, settings.adapter, "cpu")
-    portraits = None
-    if request.stylizer == "folder":
-        portraits = Path(request.portraits or "")
-        there = request.portraits is not None and portraits.is_dir()
-        if not there or not any(portraits.iterdir()):
-            raise InputError(
-                "The folder stylizer needs --portraits with an existing folder of NNNN.png.",
-                "no_portraits",
-            )
-    return Style(
+    if request.portraits is None and request.stylizer == "folder":
+        raise InputError(
+            "The folder stylizer needs --portraits with an existing folder of NNNN.png.",
+            "no_portraits",
+        )
+    exemplar, marked = Path(request.exemplar), request.exemplar_landmarks
+    adapted = request.stylizer not in ("builtin", "folder")
+    adapter = absolute_paths(settings.adapter) if adapted else settings.adapter
+    style = Style(
         name=check_style_name(request.style) if request.style else _default_style_name(exemplar),
         exemplar=exemplar,
-        exemplar_sha256=file_hash(exemplar),
+        exemplar_sha256="",
         stylizer=request.stylizer,
-        portraits=portraits,
-        portraits_sha256=None if portraits is None else file_hash(portraits),
-        settings=settings,
-        landmarks=landmarks,
-        landmarks_sha256=None if landmarks is None else file_hash(landmarks),
+        portraits=None if request.portraits is None else Path(request.portraits),
+        portraits_sha256=None,
+        settings=dataclasses.replace(settings, adapter=adapter),
+        landmarks=None if marked is None else Path(marked),
     )
+    _check_style(style, scene)
+    return dataclasses.replace(
+        style,
+        exemplar_sha256=file_hash(exemplar),
+        portraits_sha256=None if style.portraits is None else file_hash(style.portraits),
+        landmarks_sha256=None if style.landmarks is None else file_hash(style.landmarks),
+    )
+
+
+def _check_style(style: Style, scene: Scene | None) -> None:
+    """See what a style is made of: what is missing must not be noticed after the capture.
+
+    Args:
+        style: Its hashes do not matter.
+        scene: The finished capture, whose frames painted portraits belong to; None before.
+
+    Raises:
+        InputError: Exemplar, portraits or what the stylizer runs cannot be used as they are.
+    """
+    if style.stylizer == "builtin":
+        load_exemplar(style.exemplar, style.landmarks, style.settings.stylize.look)
+        return
+    read_working_image(style.exemplar)  # only for the palette, so it needs no face
+    if style.portraits is not None:
+        check_portraits(style.portraits, scene)
+    else:
+        open_stylizer(style.stylizer, style.settings.adapter, "cpu")
+
+
+def _check_again(job: JobFolder, settings: JobSettings, style: Style) -> None:
+    """See what the steps still to do need: it may have gone since the job was started.
+
+    Raises:
+        InputError: As at the start.
+    """
+    todo = unfinished(job, settings, style)
+    if "capture" in todo:
+        check_programs(settings.capture)
+    if "portraits" in todo:
+        _check_style(style, _read_film(job, settings))
+
+
+def _read_film(job: JobFolder, settings: JobSettings) -> Scene | None:
+    """What the capture has found; None while it is not finished, or there is no job yet."""
+    begun = (job.root / "job.json").is_file()
+    if not begun or "capture" in unfinished(job, settings, None):
+        return None
+    return Scene.load(job.capture)
 
 
 def _default_style_name(exemplar: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import bpy
 
-from .. import faces, jobfolder, lookup, preferences, properties, report, session
+from .. import faces, jobfolder, lookup, portraits, preferences, properties, report, session
 from ..homes import belongs_here, scene_of
 from ..job import Job, JobState
 from ..requests import SETUP_MISSING, build_request, exemplars, missing_input, refresh
@@ -189,6 +189,11 @@ class _JobFolderOperator:
             return {"CANCELLED"}
         if _working(folder):
             self.report({"ERROR"}, "Another process is working on this job")
+            return {"CANCELLED"}
+        painted = (Path(r["portraits"]) for r in requests if portraits.concerns(r))
+        reason = next(filter(None, (portraits.misfit(item, folder) for item in painted)), "")
+        if reason:  # at once, in the backend's words
+            self.report({"ERROR"}, reason)
             return {"CANCELLED"}
         try:
             _submit_all(context, folder, list(requests))

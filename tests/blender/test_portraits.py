@@ -8,11 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 from blender_addon import jobfolder
-from blender_addon.portraits import PortraitExport, complaint, numbered
+from blender_addon.portraits import PortraitExport, complaint, misfit, numbered
 from harness import ROOT, run_in_bpy
 from test_features import fake_python, follow
 
 from toonify3d import plan
+from toonify3d.errors import InputError
 from toonify3d.portrait2d import folder as backend_folder
 from toonify3d.progress import SilentProgress
 from toonify3d.service.request import load_request
@@ -101,6 +102,25 @@ def test_what_counts_as_a_portrait_is_what_the_backend_takes(tmp_path):
     assert numbered(tmp_path) == sorted(path.name for _, path in taken)
     assert complaint(tmp_path) == ""
     assert "is not there" in complaint(tmp_path / "none")
+
+
+def test_names_are_held_against_the_frames_as_the_backend_does(tmp_path):
+    """Its sentence, where the job's film has been read; before that, and where in doubt, none."""
+    sys.path.insert(0, str(ROOT / "tests" / "portrait2d"))
+    from portrait2d_person import made_up_job
+
+    scene, folder = made_up_job(tmp_path / "job"), tmp_path / "painted"
+    folder.mkdir()
+    (folder / "toon 0001.png").write_bytes(b"")
+    with pytest.raises(InputError) as caught:
+        backend_folder.match_pictures(scene, folder, SilentProgress())
+    assert misfit(folder, tmp_path / "job") == str(caught.value)
+    assert misfit(folder, tmp_path / "none") == "" == misfit(tmp_path / "gone", tmp_path / "job")
+    (folder / f"{scene.frames[3].source_index:04d}.jpg").write_bytes(b"")
+    assert misfit(folder, tmp_path / "job") == ""  # one fits: the backend tells of the other
+    (folder / f"{scene.frames[3].source_index:04d}.jpg").unlink()
+    (tmp_path / "job" / "capture" / "cameras.json").write_text("{")
+    assert misfit(folder, tmp_path / "job") == ""
 
 
 def test_the_backend_takes_the_request(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,10 +10,13 @@ import cv2
 import numpy as np
 
 from toonify3d.capture import landmarks as lm
-from toonify3d.files import write_image
+from toonify3d.files import write_image, write_json
+from toonify3d.plan import step_keys
 from toonify3d.portrait2d.adapters.base import Photo
 from toonify3d.raycast import MeshQuery
 from toonify3d.scene import Camera, Frame, Normalization, Scene, SurfaceMesh
+from toonify3d.service.job import JobFolder, StepRecord, finish_step
+from toonify3d.settings import preset_settings
 
 UNIT = 0.063
 SKIN, HAIR, CLOTH = (205, 160, 135), (60, 40, 30), (40, 60, 140)
@@ -159,6 +163,23 @@ def make_subject(root: Path, recolour: Recolour | None = None) -> tuple[Scene, S
     local = face_landmarks()
     world = np.stack([local[:, 0], -local[:, 2], local[:, 1]], 1) * UNIT
     return Scene(root, frames, Normalization(np.zeros(3), 0.3), world), mesh
+
+
+def made_up_job(root: Path, preset: str = "tiny") -> Scene:
+    """A job that has read its film: the egg's, so that no film is needed; nothing is trained."""
+    scene, _ = make_subject(root / "capture")
+    scene.save()
+    settings, _ = preset_settings(preset)
+    document = {
+        "format": 1,
+        "capture": {"path": str(root / "film.mp4"), "sha256": "of no film"},
+        "settings": dataclasses.asdict(settings),
+        "styles": {},
+    }
+    write_json(root / "job.json", document)
+    key = step_keys(JobFolder(root), settings, None)["capture"]
+    finish_step(root / "capture", StepRecord(key, 1.0, (), {"frames_used": len(scene.frames)}))
+    return scene
 
 
 def made_up_photos(scene: Scene, count: int = 3, face: bool = True) -> list[Photo]:

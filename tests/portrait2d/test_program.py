@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
+from toonify3d.capture.adapters import program as capture_program
 from toonify3d.errors import CancelledError, InputError
 from toonify3d.portrait2d.adapters.program import check_program, run_program, split_command
 from toonify3d.progress import SilentProgress
@@ -38,7 +43,10 @@ class _Impatient(SilentProgress):
 
 def _gone(pid: int) -> bool:
     for _ in range(50):
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
             return True
         time.sleep(0.1)
     return False
@@ -122,3 +130,83 @@ def test_programs_are_found_by_path_and_by_name(tmp_path, monkeypatch):
     check_program(str(program), "adapter.command")
     monkeypatch.setenv("PATH", str(tmp_path))
     check_program("toon", "adapter.command")
+
+
+# -- the worker is killed --------------------------------------------------------------------------
+
+WORKERS = {
+    "stylizer": (
+        "import sys\n"
+        "from toonify3d.portrait2d.adapters.program import run_program\n"
+        "from toonify3d.progress import SilentProgress\n"
+        "run_program(sys.argv[1:], 600.0, SilentProgress(), 'it works')\n"
+    ),
+    "capture": (
+        "import pathlib, sys\n"
+        "from toonify3d.capture.adapters.program import run_program\n"
+        "from toonify3d.progress import SilentProgress\n"
+        "run_program(sys.argv[2:], pathlib.Path(sys.argv[1]), 'failed', SilentProgress())\n"
+    ),
+}
+
+
+def _written(note: Path, worker: subprocess.Popen[bytes]) -> int:
+    """The number that a process writes there."""
+    deadline = time.monotonic() + 60
+    while not (note.is_file() and note.read_text()):
+        assert worker.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    return int(note.read_text())
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["alone", "with its group"])
+@pytest.mark.parametrize("child", ["import time; time.sleep(60)", DEAF], ids=["obeys", "deaf"])
+def test_a_killed_workers_program_ends_with_its_children(tmp_path, child, group):
+    """By force, as Blender or a system short of memory does: nothing of the worker can run."""
+    if group and os.name == "nt":
+        pytest.skip("Windows has no process groups")
+    note = tmp_path / "pid"
+    words = [sys.executable, "-c", WORKERS["stylizer"], sys.executable, "-c", PARENT]
+    with subprocess.Popen([*words, str(note), child], start_new_session=True) as worker:
+        grandchild = _written(note, worker)
+        others = psutil.Process(worker.pid).children(recursive=True)
+        assert len(others) == 3  # guard, program and its child
+        assert grandchild in [other.pid for other in others]
+        os.killpg(worker.pid, signal.SIGKILL) if group else worker.kill()
+    assert all(_gone(other.pid) for other in others)
+
+
+def test_a_killed_captures_program_ends(tmp_path):
+    """It has no group of its own."""
+    note = tmp_path / "pid"
+    script = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(60)"
+    words = [sys.executable, "-c", WORKERS["capture"], str(tmp_path)]
+    with subprocess.Popen([*words, sys.executable, "-c", script, str(note)]) as worker:
+        program = _written(note, worker)
+        worker.kill()
+    assert _gone(program)
+
+
+class _Killer(SilentProgress):
+    """Kills the guard."""
+
+    def update(self, fraction: float, message: str = "") -> None:
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.ZombieProcess):
+                if any("orphan_guard" in word for word in child.cmdline()):
+                    child.kill()
+
+
+def test_no_guard_is_left(tmp_path):
+    """Whether the program ends well, fails or cannot be started; nor when the guard is killed."""
+    before = psutil.Process().children()
+    run_program([sys.executable, "-c", ""], 60.0, SilentProgress(), "")
+    with pytest.raises(InputError, match="failed with 3"):
+        run_program([sys.executable, "-c", "raise SystemExit(3)"], 60.0, SilentProgress(), "")
+    with pytest.raises(InputError, match="cannot be started"):
+        run_program([str(tmp_path / "none")], 60.0, SilentProgress(), "")
+    capture_program.run_program([sys.executable, "-c", ""], tmp_path, "x", SilentProgress())
+    script = f"import time; time.sleep(0.5); open({str(tmp_path / 'done')!r}, 'w')"
+    run_program([sys.executable, "-c", script], 60.0, _Killer(), "")
+    assert (tmp_path / "done").exists()
+    assert psutil.Process().children() == before  # zombies would count

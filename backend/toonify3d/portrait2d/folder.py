@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..progress import Progress
+from ..progress import Progress, SilentProgress
 from ..scene import ByteImage, Float32Array, Frame, Scene, StylizedView
 from .colorspace import smoothstep
 from .exemplar import read_working_image
@@ -87,11 +87,57 @@ def load_folder_views(
     return StylizedSet(views, None, palette)
 
 
+def check_portraits(directory: Path, scene: Scene | None) -> None:
+    """See early whether :func:`load_folder_views` will take the pictures.
+
+    Where the person is in them is left to that: it takes long.
+
+    Args:
+        directory: Folder of pictures.
+        scene: The finished capture; None before, then no picture's frame is known yet.
+
+    Raises:
+        InputError: See :func:`load_folder_views`.
+    """
+    if scene is not None:
+        for frame, path in match_pictures(scene, directory, SilentProgress()):
+            _read_fitting(frame, path)
+    elif all(_number(path) is None for path in _pictures(directory)):
+        raise _misnamed(directory, 7)
+
+
 def match_pictures(scene: Scene, directory: Path, progress: Progress) -> list[tuple[Frame, Path]]:
     """Which picture belongs to which frame, in source order.
 
     Raises:
         InputError: See :func:`load_folder_views`.
+    """
+    files = _pictures(directory)
+    frames = {frame.source_index: frame for frame in scene.frames}
+    pairs, strangers = [], []
+    for path in files:
+        number = _number(path)
+        frame = None if number is None else frames.get(number)
+        if frame is None:
+            strangers.append(path.name)
+        else:
+            pairs.append((frame, path))
+    if not pairs:
+        raise _misnamed(directory, scene.frames[0].source_index)
+    _refuse_twins(pairs)
+    if strangers:
+        progress.warn(
+            f"{len(strangers)} of {len(files)} pictures belong to no used frame and are left out "
+            f"({few(strangers)})."
+        )
+    return sorted(pairs, key=lambda pair: pair[0].source_index)
+
+
+def _pictures(directory: Path) -> list[Path]:
+    """The pictures of a folder by name, without masks.
+
+    Raises:
+        InputError: No such folder, or none in it (``portraits_missing``).
     """
     if not directory.is_dir():
         raise InputError(
@@ -104,28 +150,21 @@ def match_pictures(scene: Scene, directory: Path, progress: Progress) -> list[tu
     )
     if not files:
         raise InputError(f"There is no picture in {directory}.", "portraits_missing")
-    frames = {frame.source_index: frame for frame in scene.frames}
-    pairs, strangers = [], []
-    for path in files:
-        digits = re.search(r"(\d+)$", path.stem)
-        frame = frames.get(int(digits.group(1))) if digits else None
-        if frame is None:
-            strangers.append(path.name)
-        else:
-            pairs.append((frame, path))
-    if not pairs:
-        raise InputError(
-            f"No picture in {directory} is named after a used source frame "
-            f"(such as {scene.frames[0].source_index:04d}.png).",
-            "portraits_names",
-        )
-    _refuse_twins(pairs)
-    if strangers:
-        progress.warn(
-            f"{len(strangers)} of {len(files)} pictures belong to no used frame and are left out "
-            f"({few(strangers)})."
-        )
-    return sorted(pairs, key=lambda pair: pair[0].source_index)
+    return files
+
+
+def _number(path: Path) -> int | None:
+    """The number that a picture's name ends in: of its source frame."""
+    digits = re.search(r"(\d+)$", path.stem)
+    return int(digits.group(1)) if digits else None
+
+
+def _misnamed(directory: Path, example: int) -> InputError:
+    return InputError(
+        f"No picture in {directory} is named after a used source frame (such as"
+        f" {example:04d}.png).",
+        "portraits_names",
+    )
 
 
 def _refuse_twins(pairs: Sequence[tuple[Frame, Path]]) -> None:
@@ -193,6 +232,19 @@ def views_palette(views: Sequence[StylizedView]) -> ByteImage:
 
 
 def _read_view(scene: Scene, frame: Frame, path: Path) -> StylizedView:
+    image, alpha = _read_fitting(frame, path)
+    image = fit_picture(image, frame.camera.width, frame.camera.height)
+    mask = _mask_of(scene, frame, path, image, alpha)
+    return StylizedView(frame, image, mask, inset_confidence(mask))
+
+
+def _read_fitting(frame: Frame, path: Path) -> tuple[ByteImage, ByteImage | None]:
+    """A portrait as it was painted, RGB and alpha.
+
+    Raises:
+        InputError: Not a picture (``portraits_unreadable``), another aspect ratio than its frame's
+            (``portraits_size``).
+    """
     try:
         image, alpha = read_picture(path)
     except InputError as error:
@@ -207,9 +259,7 @@ def _read_view(scene: Scene, frame: Frame, path: Path) -> StylizedView:
             f"{width} x {height}: keep the frame's aspect ratio.",
             "portraits_size",
         )
-    image = fit_picture(image, width, height)
-    mask = _mask_of(scene, frame, path, image, alpha)
-    return StylizedView(frame, image, mask, inset_confidence(mask))
+    return image, alpha
 
 
 def same_aspect(image: ByteImage, width: int, height: int) -> bool:

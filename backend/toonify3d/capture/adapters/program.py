@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import InputError
+from ...orphans import orphan_guard
 from ...progress import Progress
 
 _LOOK_S = 0.3
@@ -16,7 +17,7 @@ def run_program(command: Sequence[str], folder: Path, code: str, progress: Progr
     """Run ``command`` in ``folder`` and wait for its end.
 
     Its output goes to ``folder/NAME.log``. Nothing is known of how far it is, so ``progress``
-    creeps towards the end.
+    creeps towards the end. The program does not outlive this process however that ends.
 
     Raises:
         InputError: It cannot be started or ends with an error (``code``), with its last line.
@@ -24,7 +25,7 @@ def run_program(command: Sequence[str], folder: Path, code: str, progress: Progr
     """
     name = Path(command[0]).name
     log = folder / f"{name}.log"
-    with log.open("wb") as output:
+    with log.open("wb") as output, orphan_guard() as guard:
         try:
             process = subprocess.Popen(
                 command,
@@ -35,6 +36,7 @@ def run_program(command: Sequence[str], folder: Path, code: str, progress: Progr
             )
         except OSError as error:
             raise InputError(f"{name} cannot be started: {error.strerror}.", code) from error
+        guard.watch(process.pid)
         try:
             share = 0.0
             while process.poll() is None:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import IO
 
 from ...errors import InputError
+from ...orphan_guard import GRACE_S, end_tree
+from ...orphans import OrphanGuard, orphan_guard
 from ...progress import Progress
 
 _LOOK_S = 0.2
 """How often the program and the wish to cancel are looked at."""
-_GRACE_S = 3.0
-"""How long a program that is asked to end may take before it is ended."""
 _USUAL_S = 60.0
 """After so long ``progress``, which cannot know how far the program is, stands at one half."""
 
@@ -67,7 +67,7 @@ def run_program(
     message: str,
     folder: Path | None = None,
 ) -> None:
-    """Run a program to its end.
+    """Run a program to its end, or to ours: it does not outlive this process however that ends.
 
     Args:
         words: Program and arguments.
@@ -82,8 +82,9 @@ def run_program(
             (``program_failed``; its last line is quoted).
         CancelledError: By ``progress``. The program and all it started have been ended.
     """
-    with tempfile.TemporaryFile() as output:  # a pipe that nobody empties would stop the program
-        process = _start(words, output, folder)
+    # A pipe that nobody empties would stop the program.
+    with tempfile.TemporaryFile() as output, orphan_guard() as guard:
+        process = _start(words, output, folder, guard)
         try:
             _wait(process, words[0], timeout, progress, message)
         except BaseException:  # Ctrl-C too
@@ -97,13 +98,15 @@ def run_program(
             )
 
 
-def _start(words: Sequence[str], output: IO[bytes], folder: Path | None) -> subprocess.Popen[bytes]:
+def _start(
+    words: Sequence[str], output: IO[bytes], folder: Path | None, guard: OrphanGuard
+) -> subprocess.Popen[bytes]:
     """Start the program as the head of a group of its own, so that all of it can be ended."""
     flags = 0
     if sys.platform == "win32":
         flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
     try:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             list(words),
             cwd=folder,
             stdin=subprocess.DEVNULL,
@@ -116,6 +119,8 @@ def _start(words: Sequence[str], output: IO[bytes], folder: Path | None) -> subp
         raise InputError(
             f"The program '{words[0]}' cannot be started: {error.strerror}.", "no_program"
         ) from error
+    guard.watch(process.pid)
+    return process
 
 
 def _wait(
@@ -138,21 +143,14 @@ def _wait(
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the program and everything it started: asked first, then by force."""
     if sys.platform == "win32":
-        # TerminateProcess would leave the program's children; taskkill /T takes the tree.
-        subprocess.run(
-            ["taskkill", "/F", "/T", "/PID", str(process.pid)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            creationflags=subprocess.CREATE_NO_WINDOW,
-            check=False,
-        )
+        end_tree(process.pid)
         process.kill()
         process.wait()
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_GRACE_S)
+        process.wait(GRACE_S)
     # The group outlives its head: a child may not have heard, or may not have obeyed.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
