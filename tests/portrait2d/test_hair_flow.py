@@ -77,3 +77,12 @@ def test_an_exemplar_without_hair_stays_as_it_is():
         flat, labels, flat[..., :2], np.ones((size, size), bool), np.zeros((size, size), np.float32)
     )
     assert with_turned_hair(canvas, flat)[0] is canvas
+
+
+def test_lines_too_close_to_be_told_apart_are_a_tone():
+    """Seen edge on they vanished, so frames disagreed about how dark a cheek is."""
+    turned = _cylinder(1.2)
+    share = np.full((200, 200), 0.4, np.float32)
+    narrow = strands(turned[:, ::6], share[:, ::6])[:, 4:10]  # a line per pixel and closer
+    assert 0.25 < narrow.mean() < 0.5
+    assert narrow.std() < 0.15

@@ -34,6 +34,8 @@ _OUTLINE = 2.0
 _CHIN = -2.0
 """y of the face frame under which there is no face."""
 _BESIDE_LINES = 0.7
+_GRAIN = 0.9
+"""Pixels over which the paper's grain breaks lines: finer, every frame breaks them elsewhere."""
 _LOCKS = 25.0
 """CIELAB difference below which hair is smoothed before its strokes are laid."""
 _STRANDS, _STRAND_RANGE = 0.42, 40.0
@@ -127,7 +129,8 @@ def _chalk(
     lines, hatching, _ = (marks[..., i] for i in range(3))
     opacity = np.maximum(0.8 * hatching, lines)
     if strokes is not None:
-        opacity = opacity * (0.45 + 0.55 * smoothstep(strokes[..., 0], 4.0, -7.0))
+        grain = blur(np.ascontiguousarray(strokes[..., 0]), _GRAIN)
+        opacity = opacity * (0.45 + 0.55 * smoothstep(grain, 2.8, -4.8))
     opacity = np.clip(opacity * look.settings.lines, 0, 1)[..., None]
     return np.asarray(lab + (look.line_lab - lab) * opacity, np.float32)
 

@@ -31,6 +31,8 @@ _AXIS, _TEMPLES = -1.5, 1.6
 """z of the axis round which hair falls, and its distance from the temples, eye distances."""
 _CURL, _CURLS = 1.1, 3.4
 """Swing of a strand in strands, and turns of its wave per eye distance."""
+_SOFT = 1.2
+"""Half the width in pixels of a line's border."""
 _CROSSED = 0.5
 """Darkness from which a second set of lines crosses the first."""
 _CREASE = 1.3
@@ -129,9 +131,10 @@ def _ruled(phase: Float32Array, share: Float32Array) -> Float32Array:
     slope = np.hypot(across, down) / 8
     pixels = np.clip(1 / np.maximum(slope, 1e-3), 1.0, 30.0)  # from one line to the next
     far = np.abs(phase - np.round(phase)) * pixels
-    # Borders two pixels wide: narrower ones flicker where frames sample them differently.
-    line = smoothstep(0.5 * share * pixels - far, -1.0, 1.0)
-    line *= smoothstep(pixels, 2.2, 3.4)  # too narrow to be told apart
+    # Soft borders: narrower ones flicker where frames sample them differently.
+    line = smoothstep(0.5 * share * pixels - far, -_SOFT, _SOFT)
+    apart = smoothstep(pixels, 2.2, 3.4)  # closer ones cannot be told apart: they are a tone
+    line = line * apart + share * (1 - apart)
     return np.asarray(line * smoothstep(share, 0.02, 0.08), np.float32)
 
 
