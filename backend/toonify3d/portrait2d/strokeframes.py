@@ -12,8 +12,10 @@ import numpy.typing as npt
 from ..progress import Progress
 from ..scene import Camera, Float32Array, FloatArray, Frame
 from .colorspace import blur, sample, smoothstep
-from .finish import FACE_UNITS, crease_contrast, decided_marks, stroke_base, surface_marks
+from .finish import decided_marks, stroke_base, surface_marks
 from .hatching import PERIOD
+from .inklines import FACE_UNITS
+from .inkstrokes import Strokes
 from .look import Look, Painted
 from .shape import FaceFrame
 from .strokes import Canvas, GuideWeights, StrokeSource, lay_strokes, matching_gain
@@ -138,35 +140,33 @@ def marks_on_frames(
     frames: Sequence[Frame],
     painted: Sequence[Painted],
     face: FaceFrame,
-    jaw: FloatArray | None = None,
+    lines: Strokes | None = None,
 ) -> list[Float32Array]:
     """Contours, hatching and the hair's lights ``(H, W, 3)``, opacities, for drawings.
 
-    Contours and lights are decided on the most frontal and the most rearward frame and carried
-    along the surface like strokes; hatching and the jaw lie in 3D already.
+    A chalk drawing's contours and the lights are decided on the most frontal and the most rearward
+    frame and carried along the surface like strokes; hatching and lines of ink lie in 3D already.
 
     Args:
         look: What the frames share.
         frames: The frames.
         painted: The frames recoloured.
         face: The person's face frame.
-        jaw: ``(N, 3)`` the bent jaw's curve from ear to ear, face frame; None draws its outline as
-            each frame sees it.
+        lines: All lines of an ink drawing (:func:`.inklines.ink_strokes`).
     """
     bent = [_bent_frame(f, item, face, item.lab) for f, item in zip(frames, painted, strict=True)]
     done: dict[int, Float32Array] = {}
     order = sorted(range(len(bent)), key=lambda i: _from_end(bent[i].yaw))
-    clear = crease_contrast(look, painted[order[0]], jaw)
     for index in order:
         item = painted[index]
         known, fixed = _carry(bent[index], [(bent[i], done[i]) for i in done], face.unit)
-        own = decided_marks(look, item, jaw, clear)
+        own = decided_marks(look, item)
         share = fixed[..., None]
         done[index] = np.asarray(np.clip(known * share + own * (1 - share), 0, 1), np.float32)
     out = []
     for index, item in enumerate(painted):
         marks = done[index].copy()
-        marks[..., 1] = surface_marks(look, item, jaw)
+        marks[..., 1] = surface_marks(look, item, lines)
         out.append(marks)
     return out
 
