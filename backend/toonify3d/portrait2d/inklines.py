@@ -27,12 +27,12 @@ from .shape import FaceFrame
 
 FACE_UNITS = 2.3
 """Width of a face in eye distances."""
-_ON_FACE, _ON_EARS = 1.6, 1.0
-"""Width of a stroke's middle against the exemplar's mean line: its ends are thinner, and ears are
-drawn finer than a face."""
-_SLIM = 8.0
+_ON_FACE, _ON_EARS, _ON_CLOTHES = 1.9, 1.0, 1.4
+"""Width of a stroke's middle against the exemplar's mean line (its ends are thinner, and ears are
+drawn finer than a face), and of the collar's line."""
+_SLIM = 7.0
 """Least length of a stroke against its width: shorter ones are thinner, or they would be blots."""
-_OUTLINE = 2.4
+_OUTLINE = 3.0
 """Width of an inked jaw against other lines: from the front it is seen nearly edge on."""
 _JAW_ENDS, _AT_EARS = 0.25, 0.08
 """Share of the jaw's line over which it runs out at each end, and which lies at the ears."""
@@ -96,7 +96,10 @@ def ink_strokes(
     curves = trace(local, edges, dark, Rules(), person)
     if not person.nose:  # in flat light it has no crease, and no face is without one
         curves.append(resampled(targets[list(lm.NOSE_BASE[2:-2])], STEP))
-    drawn = [with_width(jaw, _OUTLINE * width, 0.0, _JAW_ENDS), _collar(surface, edges, width)]
+    drawn = [
+        with_width(jaw, _OUTLINE * width, 0.0, _JAW_ENDS),
+        _collar(surface, edges, _ON_CLOTHES * width),
+    ]
     for curve in curves:
         full = (_ON_EARS if person.on_ear(curve) else _ON_FACE) * width
         full = min(full, STEP * len(curve) / _SLIM)
