@@ -154,21 +154,26 @@ def marks_on_frames(
         face: The person's face frame.
         lines: All lines of an ink drawing (:func:`.inklines.ink_strokes`).
     """
+    if look.kind == "ink" and not look.hair_lights:
+        out = [np.zeros_like(item.lab) for item in painted]
+    else:
+        out = _agreed_marks(look, frames, painted, face)
+    for marks, item in zip(out, painted, strict=True):
+        marks[..., 1] = surface_marks(look, item, lines)
+    return out
+
+
+def _agreed_marks(
+    look: Look, frames: Sequence[Frame], painted: Sequence[Painted], face: FaceFrame
+) -> list[Float32Array]:
+    """What frames decide ``(H, W, 3)``: each takes over what those nearer to front or back have."""
     bent = [_bent_frame(f, item, face, item.lab) for f, item in zip(frames, painted, strict=True)]
     done: dict[int, Float32Array] = {}
-    order = sorted(range(len(bent)), key=lambda i: _from_end(bent[i].yaw))
-    for index in order:
-        item = painted[index]
+    for index in sorted(range(len(bent)), key=lambda i: _from_end(bent[i].yaw)):
         known, fixed = _carry(bent[index], [(bent[i], done[i]) for i in done], face.unit)
-        own = decided_marks(look, item)
-        share = fixed[..., None]
+        own, share = decided_marks(look, painted[index]), fixed[..., None]
         done[index] = np.asarray(np.clip(known * share + own * (1 - share), 0, 1), np.float32)
-    out = []
-    for index, item in enumerate(painted):
-        marks = done[index].copy()
-        marks[..., 1] = surface_marks(look, item, lines)
-        out.append(marks)
-    return out
+    return [done[index] for index in range(len(bent))]
 
 
 def working_scale(frames: Sequence[BentFrame]) -> float:
