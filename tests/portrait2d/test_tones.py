@@ -242,22 +242,3 @@ def test_scattered_sources_are_drawn_into_whole_strokes():
     target, source = every_pixel(usable.shape, spots, out, shape)
     assert len(np.unique(target, axis=0)) == len(target) > 3.7 * len(spots)
     assert (target >= PATCH).all() and (source <= 99 - PATCH).all()
-
-
-def test_an_exemplar_of_few_lines_leaves_faint_creases_out_but_no_outline():
-    light = np.full((240, 240), 75, np.float32)
-    light[40:43, 60:180] = 64
-    light[80:83, 60:180] = 20
-    local = _plane()
-    labels = np.zeros((240, 240, 3), np.float32)
-    labels[..., 0] = 1
-    local[:, 200:, 2] -= 1.0
-    nothing = np.zeros(light.shape, np.float32)
-    cover = np.zeros_like(nothing)
-    cover[6:-6, 6:-6] = 1
-    frame = DrawnFrame(light, labels, local, nothing, cover, 60.0)
-    usual, few = contours(frame), contours(frame, clear=2.0)
-    assert usual[41, 80:160].min() > 0.8
-    assert few[41, 80:160].max() < 0.1
-    assert few[81, 80:160].min() > 0.8
-    assert few[20:100, 198:203].max(1).min() > 0.5

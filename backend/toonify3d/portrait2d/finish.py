@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ..scene import ByteImage, Float32Array, FloatArray
+from ..scene import ByteImage, Float32Array
 from .celtones import flat_steps
 from .colorspace import blur, smooth_edges, smoothstep, to_rgb
 from .hatching import (
@@ -13,26 +13,17 @@ from .hatching import (
     contours,
     hair_lights,
     hatching,
-    jaw_line,
-    line_scale,
     ranks,
     sharp_label,
     strands,
 )
+from .inkstrokes import Strokes, drawn_strokes
 from .look import Look, Painted
 from .tones import kept_shading
 
 BACKGROUND = 245
 _INK_EDGE = 0.75
 """Softness in pixels of the borders between ink and paper."""
-FACE_UNITS, _FOUND = 2.3, 2.4
-"""Width of a face in eye distances; of the lines that are found, in :func:`line_scale`."""
-_CLEARER, _MORE_LINES = (1.0, 1.4, 2.0, 2.8, 4.0), 2.5
-"""Contrasts of creases that are tried; lines on a face against the exemplar's."""
-_OUTLINE = 2.0
-"""Width of an inked jaw against other lines: from the front it is seen nearly edge on."""
-_CHIN = -2.0
-"""y of the face frame under which there is no face."""
 _BESIDE_LINES = 0.7
 _GRAIN = 0.9
 """Pixels over which the paper's grain breaks lines: finer, every frame breaks them elsewhere."""
@@ -111,17 +102,6 @@ def _ink(look: Look, painted: Painted, marks: Float32Array) -> Float32Array:
     return np.asarray(look.skin_mean * (1 - ink) + black * ink, np.float32)
 
 
-def _as_wide(lines: Float32Array, look: Look) -> Float32Array:
-    """Contours ``(H, W)`` grown to the width that the exemplar's lines have.
-
-    They are found one or two pixels wide; lines so thin do not survive in the texture.
-    """
-    unit = look.layer.scale / 2
-    grow = max(0.5 * (look.line_width * FACE_UNITS * unit - _FOUND * line_scale(unit)), 0.0)
-    far = cv2.distanceTransform((lines < 0.5).astype(np.uint8), cv2.DIST_L2, 5)
-    return np.maximum(lines, smoothstep(far, grow + 1.0, grow))
-
-
 def _chalk(
     look: Look, lab: Float32Array, strokes: Float32Array | None, marks: Float32Array
 ) -> Float32Array:
@@ -135,52 +115,20 @@ def _chalk(
     return np.asarray(lab + (look.line_lab - lab) * opacity, np.float32)
 
 
-def decided_marks(
-    look: Look, painted: Painted, jaw: FloatArray | None = None, clear: float = 1.0
-) -> Float32Array:
-    """Contours and the hair's lights of one frame, ``(H, W, 3)`` as for :func:`finish`."""
-    frame = _drawn_frame(look, painted, jaw)
+def decided_marks(look: Look, painted: Painted) -> Float32Array:
+    """What one frame decides and others take over, ``(H, W, 3)`` as for :func:`finish`.
+
+    A chalk drawing's contours; the lights of inked hair.
+    """
+    frame = _drawn_frame(look, painted)
     nothing = np.zeros_like(painted.cover)
     if look.kind == "ink":
         lights = hair_lights(frame) if look.hair_lights else nothing
-        # Grown before they are carried: how thin lines are sampled would change their width.
-        lines = _as_wide(contours(frame, clear=clear), look)
-        return np.stack([lines, nothing, lights], axis=2)
+        return np.stack([nothing, nothing, lights], axis=2)
     return np.stack([contours(frame, 0.6), nothing, nothing], axis=2)
 
 
-def crease_contrast(look: Look, painted: Painted, jaw: FloatArray | None = None) -> float:
-    """Contrast from which on a crease is inked, so that a face has no more lines than is usual.
-
-    An old face in an exemplar's few bold lines would be all folds.
-
-    Args:
-        look: What the frames share.
-        painted: The frame that shows the face best.
-        jaw: As for :func:`surface_marks`.
-
-    Returns:
-        The argument ``clear`` of :func:`decided_marks`; 1 for all other looks.
-    """
-    if look.kind != "ink":
-        return 1.0
-    frame = _drawn_frame(look, painted, jaw)
-    bare = (painted.labels[..., 0] > 0.5) & (painted.cover > 0.9) & (frame.taken < 0.5)
-    bare &= frame.local[..., 1] > _CHIN
-    if not bare.any():
-        return _CLEARER[0]
-
-    def share(clear: float) -> float:
-        return float(_as_wide(contours(frame, clear=clear), look)[bare].mean())
-
-    outlines = share(np.inf)  # of jaw and collar: they are drawn however many there are
-    for clear in _CLEARER[:-1]:
-        if share(clear) - outlines <= _MORE_LINES * look.inked:
-            return clear
-    return _CLEARER[-1]
-
-
-def _drawn_frame(look: Look, painted: Painted, jaw: FloatArray | None = None) -> DrawnFrame:
+def _drawn_frame(look: Look, painted: Painted) -> DrawnFrame:
     return DrawnFrame(
         painted.photo_light,
         painted.labels,
@@ -188,23 +136,28 @@ def _drawn_frame(look: Look, painted: Painted, jaw: FloatArray | None = None) ->
         np.maximum(painted.drawn, painted.organs),
         painted.cover,
         look.layer.scale / 2,
-        jaw,
     )
 
 
-def surface_marks(look: Look, painted: Painted, jaw: FloatArray | None) -> Float32Array:
-    """Opacity ``(H, W)`` of what lies on the surface whoever looks: hatching, a drawn jaw.
+def surface_marks(look: Look, painted: Painted, lines: Strokes | None) -> Float32Array:
+    """Opacity ``(H, W)`` of what lies on the surface whoever looks: hatching, lines of ink.
 
     Args:
         look: What the frames share.
         painted: The frame.
-        jaw: ``(N, 3)`` the jaw's curve, face frame; None for no line.
+        lines: From :func:`.inklines.ink_strokes`; None for none.
     """
     marks = hatch_opacity(look, painted)
-    if jaw is None:
+    if lines is None:
         return marks
-    width = _OUTLINE * look.line_width * FACE_UNITS
-    return np.maximum(marks, jaw_line(_drawn_frame(look, painted, jaw), width))
+    bare = smoothstep(painted.labels[..., 1], 0.6, 0.4)
+    bare *= 1 - np.maximum(painted.drawn, painted.organs)
+    # At the outline a line would be a row of dots: the surface is hardly seen there.
+    inset = cv2.distanceTransform((painted.cover > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
+    bare *= smoothstep(inset, 1.0, 3.0)
+    asked = bare > 0
+    drawn = drawn_strokes(lines, painted.local, asked, look.layer.scale / 2)
+    return np.maximum(marks, bare * drawn)
 
 
 def hatch_opacity(look: Look, painted: Painted) -> Float32Array:

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
 
-from ..scene import Float32Array, FloatArray
+from ..scene import Float32Array
 from .colorspace import blur, fill_holes, smooth_edges, smoothstep
 
 PERIOD = 0.1
@@ -39,12 +38,6 @@ _CREASE = 1.3
 """CIELAB by which a crease is darker than what lies round it."""
 _LIGHTS = 0.9
 """Share of the hair that is ink at least."""
-_BESIDE_JAW, _UNDER_JAW = 0.5, 0.35
-"""Eye distances from a drawn jaw within which no other outline and no crease is drawn."""
-_BEHIND_FACE = (0.5, 0.2)
-"""Eye distances before the jaw's ends (under the ears) up to which no part hides another there."""
-_JAW_ENDS = 0.25
-"""Share of the jaw's line over which it runs out at each end."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +51,6 @@ class DrawnFrame:
         taken: ``(H, W)`` 0..1 where eyes, brows and lips are drawn already.
         cover: ``(H, W)`` 0..1 the person.
         unit: Pixels between the eyes.
-        jaw: ``(N, 3)`` curve along which :func:`jaw_line` draws the jaw; None where its outline is
-            drawn as each frame sees it.
     """
 
     light: Float32Array
@@ -68,7 +59,6 @@ class DrawnFrame:
     taken: Float32Array
     cover: Float32Array
     unit: float
-    jaw: FloatArray | None = None
 
 
 def hatching(local: Float32Array, darkness: Float32Array, period: float = PERIOD) -> Float32Array:
@@ -152,7 +142,7 @@ def line_scale(unit: float) -> float:
     return float(np.clip(unit / 70.0, 0.6, 2.5))
 
 
-def contours(frame: DrawnFrame, hair_weight: float = 0.0, clear: float = 1.0) -> Float32Array:
+def contours(frame: DrawnFrame, hair_weight: float = 0.0) -> Float32Array:
     """Opacity ``(H, W)`` of lines along dark creases, edges of clothes and of parts in front.
 
     A difference of Gaussians (XDoG: Winnemoeller 2012) with hysteresis (Canny 1986): a line begins
@@ -161,7 +151,6 @@ def contours(frame: DrawnFrame, hair_weight: float = 0.0, clear: float = 1.0) ->
     Args:
         frame: What is drawn.
         hair_weight: How much strands of hair count, 0 for none.
-        clear: Contrast that creases must have, against the usual.
     """
     scale = line_scale(frame.unit)
     light = smooth_edges(frame.light, 10.0, 1.5 * scale)
@@ -170,12 +159,7 @@ def contours(frame: DrawnFrame, hair_weight: float = 0.0, clear: float = 1.0) ->
     # The smoother the cloth is drawn, the better: its folds are no lines.
     dark = dark * (skin + 0.3 * clothes + hair_weight * hair)
     jump = _in_front(frame, scale)
-    if frame.jaw is not None:
-        near = _far_from(frame.local, frame.jaw)[0]
-        jump = jump * _beside_face(frame.local, frame.jaw, near)
-        # The edge of its shadow would be a second line.
-        dark = dark * smoothstep(near, 0.7 * _UNDER_JAW, _UNDER_JAW)
-    strong, weak = dark > 1.7 * clear * _CREASE, dark > 0.75 * clear * _CREASE
+    strong, weak = dark > 1.7 * _CREASE, dark > 0.75 * _CREASE
     inset = cv2.distanceTransform((frame.cover > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
     low = smoothstep(frame.local[..., 1], -2.4, -2.0)  # chest and shoulders: folds, not features
     dark, jump = dark * low, jump * low * smoothstep(inset, 6.0 * scale, 9.0 * scale)
@@ -208,44 +192,6 @@ def _in_front(frame: DrawnFrame, scale: float) -> Float32Array:
     kernel = np.ones((size, size), np.uint8)
     step = cv2.dilate(depth, kernel) - cv2.erode(depth, kernel)
     return smoothstep(step, 0.16, 0.3)
-
-
-def _beside_face(local: Float32Array, jaw: FloatArray, near: Float32Array) -> Float32Array:
-    """0..1 where outlines may be drawn: a face whose jaw lies in 3D has none of its own.
-
-    Every frame sees the jaw, and the nose before the cheek, at another place of the surface: on the
-    head they were blots side by side. ``near`` is the distance to the jaw.
-    """
-    around = np.ones((5, 5), np.uint8)
-    ahead = cv2.dilate(np.ascontiguousarray(local[..., 2]), around)
-    far = smoothstep(cv2.erode(near, around), 0.8 * _BESIDE_JAW, _BESIDE_JAW)
-    return far * smoothstep(ahead - float(jaw[:, 2].min()), *_BEHIND_FACE)
-
-
-def _far_from(
-    local: Float32Array, curve: FloatArray
-) -> tuple[Float32Array, npt.NDArray[np.float64]]:
-    """Distance ``(H, W)`` to a curve's nearest point, at most 2, and that point's place, 0 to 1."""
-    far, index = cKDTree(curve).query(local.reshape(-1, 3), distance_upper_bound=2.0)
-    place = np.minimum(index, len(curve) - 1) / (len(curve) - 1)
-    shape = local.shape[:2]
-    return np.minimum(far, 2.0).astype(np.float32).reshape(shape), place.reshape(shape)
-
-
-def jaw_line(frame: DrawnFrame, width: float) -> Float32Array:
-    """Opacity ``(H, W)`` of the jaw as one line on the surface, at the same place in all frames.
-
-    Args:
-        frame: What is drawn; ``frame.jaw`` must be given.
-        width: In the middle, eye distances.
-    """
-    assert frame.jaw is not None
-    far, place = _far_from(frame.local, frame.jaw)
-    full = smoothstep(np.minimum(place, 1 - place).astype(np.float32), 0.0, _JAW_ENDS)
-    pixel = 1.0 / frame.unit
-    line = smoothstep(far - 0.5 * width * full, 0.5 * pixel, -0.5 * pixel)
-    bare = smoothstep(frame.labels[..., 0], 0.4, 0.6) * (1 - frame.taken)
-    return np.asarray(line * bare * smoothstep(full, 0.0, 0.1), np.float32)
 
 
 def _long(

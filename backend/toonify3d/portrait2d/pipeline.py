@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from scipy.interpolate import make_interp_spline
 
 from ..calm_colors import save_calm_colors
 from ..capture import landmarks as lm
 from ..errors import InputError
 from ..progress import Progress, SubProgress
-from ..raycast import MeshQuery, interpolate
+from ..raycast import MeshQuery
 from ..room_light import RoomLight
 from ..scene import (
     Displacement,
@@ -35,6 +34,7 @@ from .facelayer import FaceLayer, blank_layer, build_layer
 from .field import Controls, DisplacementField, fit_field
 from .finish import finish
 from .framewarp import BentSurface, warp_frame
+from .inklines import ink_strokes
 from .look import Look, make_look, paint
 from .person_face import locate_face
 from .regions import Regions, classify
@@ -44,7 +44,7 @@ from .strokeframes import STROKED, lay_on_frames, marks_on_frames
 from .surface import Observations, densify, is_closed, observe, vertex_normals
 from .tones import make_tones
 
-_OBSERVED_FRAMES = 20
+_OBSERVED_FRAMES, _CREASE_FRAMES = 20, 16
 _NEAR_SIDE = 0.3
 """Radians from where a side frame is wanted within which one is taken."""
 _EDGE = 0.003
@@ -413,8 +413,11 @@ def _paint_all(
         strokes = [*lay_on_frames(look, frames, painted, change.frame, targets, part, device)]
     marks: list[Float32Array | None] = [None] * len(frames)
     if look.kind in ("hatch", "ink"):
-        jaw = _jaw(change, surface) if look.kind == "ink" else None
-        marks = [*marks_on_frames(look, frames, painted, change.frame, jaw)]
+        lines = None
+        if look.kind == "ink":
+            asked = [scene.frames[i] for i in _even(len(scene.frames), _CREASE_FRAMES)]
+            lines = ink_strokes(scene, asked, surface, look, change.frame, change.targets)
+        marks = [*marks_on_frames(look, frames, painted, change.frame, lines)]
     views = []
     for frame, item, laid, drawn in zip(frames, painted, strokes, marks, strict=True):
         view = StylizedView(
@@ -427,15 +430,6 @@ def _paint_all(
         progress.preview(view.image)
         views.append(view)
     return views
-
-
-def _jaw(change: ShapeChange, surface: BentSurface) -> FloatArray:
-    """The bent jaw's curve from ear to ear on the surface, ``(400, 3)``, face frame."""
-    points = change.targets[list(lm.JAW)]
-    points[1:-1] = 0.25 * points[:-2] + 0.5 * points[1:-1] + 0.25 * points[2:]
-    curve = make_interp_spline(np.arange(len(points)), points)(np.linspace(0, len(points) - 1, 400))
-    hits = surface.bent_caster.closest(change.frame.to_world(curve))
-    return change.frame.to_face(interpolate(surface.bent, surface.mesh.faces, hits))
 
 
 def _places(look: Look, change: ShapeChange) -> FloatArray | None:

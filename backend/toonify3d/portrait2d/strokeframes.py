@@ -12,8 +12,10 @@ import numpy.typing as npt
 from ..progress import Progress
 from ..scene import Camera, Float32Array, FloatArray, Frame
 from .colorspace import blur, sample, smoothstep
-from .finish import FACE_UNITS, crease_contrast, decided_marks, stroke_base, surface_marks
+from .finish import decided_marks, stroke_base, surface_marks
 from .hatching import PERIOD, strand_phase
+from .inklines import FACE_UNITS
+from .inkstrokes import Strokes
 from .look import Look, Painted
 from .shape import FaceFrame
 from .strokes import Canvas, GuideWeights, StrokeSource, lay_strokes, matching_gain
@@ -142,37 +144,40 @@ def marks_on_frames(
     frames: Sequence[Frame],
     painted: Sequence[Painted],
     face: FaceFrame,
-    jaw: FloatArray | None = None,
+    lines: Strokes | None = None,
 ) -> list[Float32Array]:
     """Contours, hatching and the hair's lights ``(H, W, 3)``, opacities, for drawings.
 
-    Contours and lights are decided on the most frontal and the most rearward frame and carried
-    along the surface like strokes; hatching and the jaw lie in 3D already.
+    A chalk drawing's contours and the lights are decided on the most frontal and the most rearward
+    frame and carried along the surface like strokes; hatching and lines of ink lie in 3D already.
 
     Args:
         look: What the frames share.
         frames: The frames.
         painted: The frames recoloured.
         face: The person's face frame.
-        jaw: ``(N, 3)`` the bent jaw's curve from ear to ear, face frame; None draws its outline as
-            each frame sees it.
+        lines: All lines of an ink drawing (:func:`.inklines.ink_strokes`).
     """
+    if look.kind == "ink" and not look.hair_lights:
+        out = [np.zeros_like(item.lab) for item in painted]
+    else:
+        out = _agreed_marks(look, frames, painted, face)
+    for marks, item in zip(out, painted, strict=True):
+        marks[..., 1] = surface_marks(look, item, lines)
+    return out
+
+
+def _agreed_marks(
+    look: Look, frames: Sequence[Frame], painted: Sequence[Painted], face: FaceFrame
+) -> list[Float32Array]:
+    """What frames decide ``(H, W, 3)``: each takes over what those nearer to front or back have."""
     bent = [_bent_frame(f, item, face, item.lab) for f, item in zip(frames, painted, strict=True)]
     done: dict[int, Float32Array] = {}
-    order = sorted(range(len(bent)), key=lambda i: _from_end(bent[i].yaw))
-    clear = crease_contrast(look, painted[order[0]], jaw)
-    for index in order:
-        item = painted[index]
+    for index in sorted(range(len(bent)), key=lambda i: _from_end(bent[i].yaw)):
         known, fixed = _carry(bent[index], [(bent[i], done[i]) for i in done], face.unit)
-        own = decided_marks(look, item, jaw, clear)
-        share = fixed[..., None]
+        own, share = decided_marks(look, painted[index]), fixed[..., None]
         done[index] = np.asarray(np.clip(known * share + own * (1 - share), 0, 1), np.float32)
-    out = []
-    for index, item in enumerate(painted):
-        marks = done[index].copy()
-        marks[..., 1] = surface_marks(look, item, jaw)
-        out.append(marks)
-    return out
+    return [done[index] for index in range(len(bent))]
 
 
 def working_scale(frames: Sequence[BentFrame]) -> float:
