@@ -24,8 +24,11 @@ from .transport import ColourMap, plane_transport
 
 _BROAD = 0.12
 """Eye distances over which light counts as broad."""
-CALM = {"toon": 0.3, "cel": 1.0}
-"""Share of the surface's calm colours in drawn hair; the rest are the photo's strands."""
+CALM = {"toon": 0.3, "cel": 1.0, "paint": 0.7}
+"""Share in hair of the colours that all views agree on; the rest are the photo's strands. A gloss
+that wanders with the camera becomes another colour in a painting's tones."""
+_AGREED_SKIN = 0.8
+"""The same share in the skin of paintings and chalk drawings."""
 _MARK = 5.0
 """CIELAB difference from skin that counts as drawn on a cel's skin."""
 _MARKS_FULL = 0.6
@@ -222,7 +225,8 @@ def paint(look: Look, warped: WarpedFrame) -> Painted:
     elif look.tones is None or not toned:
         skin_colour = _skin(look, photo, at, (front, ahead), bare if look.plain else 1 - organs)
     else:
-        skin_colour = _toned_skin(look, look.tones, photo, at, front, bare, attributes[..., 11])
+        shared = photo + _AGREED_SKIN * (agreed - photo)
+        skin_colour = _toned_skin(look, look.tones, shared, at, front, bare, attributes[..., 11])
     own = sample(look.layer.own, at) * shown[..., None]
     skin_colour = own_features(look, photo, skin_colour, own, organs)
     calm = CALM.get(look.kind, 0.0)
