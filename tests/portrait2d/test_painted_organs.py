@@ -9,9 +9,12 @@ from portrait2d_person import draw_face, face_landmarks
 
 from toonify3d.capture import landmarks as lm
 from toonify3d.files import write_image
+from toonify3d.portrait2d import pipeline
 from toonify3d.portrait2d.colorspace import to_lab
 from toonify3d.portrait2d.exemplar import load_exemplar
 from toonify3d.portrait2d.paintedorgans import own_features
+from toonify3d.portrait2d.settings import StylizeSettings
+from toonify3d.progress import SilentProgress
 
 SKIN = np.array([70.0, 12.0, 16.0], np.float32)
 
@@ -66,3 +69,41 @@ def test_black_stays_black_when_a_painted_face_is_brought_into_the_light(tmp_pat
     original = to_lab(image)[..., 0]
     assert np.median(style.lab[cheek][..., 0]) > np.median(original[cheek]) + 8.0
     assert np.median(style.lab[iris][..., 0]) < np.median(original[iris]) + 6.0
+
+
+@pytest.mark.parametrize("region", ["hair", "skin"])
+def test_a_gloss_that_one_frame_shows_hardly_changes_a_painting(
+    subject, tmp_path, monkeypatch, region
+):
+    """It wanders with the camera: in a painting's tones it is another colour in every frame."""
+    scene, mesh = subject
+    person = pipeline.study_person(scene, mesh, SilentProgress())
+    frame = min(scene.frames, key=lambda f: abs(f.yaw - 0.02))
+    path = tmp_path / "e.png"
+    image, at = draw_face(face_landmarks(), 400, 92.0)
+    stripes = 16 * np.sin(2 * np.pi * np.arange(400) / 7.0)[None, :, None]
+    write_image(path, np.clip(image * 0.85 + stripes + 10, 0, 255).astype(np.uint8))
+    path.with_suffix(".json").write_text(json.dumps(at.tolist()))
+    x, y = frame.camera.project(person.world[[10]])[0][0].astype(int)  # middle of the hairline
+    rows = slice(y - 9, y - 5) if region == "hair" else slice(y + 6, y + 12)
+    window = (rows, slice(x - 8, x + 8))
+    filmed = scene.image
+
+    def glossy(wanted):
+        photo = filmed(wanted).astype(int)
+        photo[window] += 60
+        return np.clip(photo, 0, 255).astype(np.uint8)
+
+    def painted(shown):
+        monkeypatch.setattr(scene, "image", shown)
+        settings = StylizeSettings(look="paint", strokes=0.0, strength=0.0)
+        done = pipeline.stylize_views(
+            scene, mesh, path, tmp_path / "out", settings, SilentProgress(),
+            landmarks_file=path.with_suffix(".json"), frames=[frame], person=person,
+        )  # fmt: skip
+        return to_lab(done.views[0].image)[window][..., 0].mean()
+
+    filmed_light = to_lab(filmed(frame))[window][..., 0].mean()
+    gloss = to_lab(glossy(frame))[window][..., 0].mean() - filmed_light
+    assert gloss > 15
+    assert abs(painted(glossy) - painted(filmed)) < 0.3 * gloss
