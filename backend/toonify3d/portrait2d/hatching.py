@@ -26,7 +26,7 @@ rings round the place where a plane touches: there the other planes take over.""
 _FACET = 0.06
 """Eye distances over which the form is evened to tell how the planes cut it."""
 _WOBBLE, _WAVE = 0.22, 2.3
-_AXIS, _TEMPLES = -1.5, 1.6
+AXIS, _TEMPLES = -1.5, 1.6
 """z of the axis round which hair falls, and its distance from the temples, eye distances."""
 _CURL, _CURLS = 1.1, 3.4
 """Swing of a strand in strands, and turns of its wave per eye distance."""
@@ -93,7 +93,7 @@ def strand_phase(local: Float32Array, period: float = PERIOD) -> Float32Array:
         local: ``(H, W, 3)`` points of the surface in the face frame.
         period: Distance of two strands at the temples, in the face frame's units.
     """
-    around = np.arctan2(local[..., 0], local[..., 2] - _AXIS)
+    around = np.arctan2(local[..., 0], local[..., 2] - AXIS)
     height, count = local[..., 1], 2 * np.pi * _TEMPLES / period
     # Behind the axis the angle jumps by a whole turn: an even number of strands goes round.
     count = 2 * round(0.5 * count)

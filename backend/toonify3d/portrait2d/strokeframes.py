@@ -13,7 +13,7 @@ from ..progress import Progress
 from ..scene import Camera, Float32Array, FloatArray, Frame
 from .colorspace import blur, sample, smoothstep
 from .finish import decided_marks, stroke_base, surface_marks
-from .hatching import PERIOD, strand_phase
+from .hatching import AXIS, PERIOD, strand_phase
 from .inklines import FACE_UNITS
 from .inkstrokes import Strokes
 from .look import Look, Painted
@@ -34,6 +34,8 @@ _LINES, _LINE_DEPTH = np.array([0.78, 0.62, 0.1], np.float32), 3.0
 """Normal of the planes whose lines lead the brush where nothing else does, and their L."""
 _STRAND_DEPTH = 8.0
 """L of the lines along which hair falls, where its own strands say nothing."""
+_HALVES = (AXIS - 0.2, AXIS + 0.2)
+"""z of the face frame over which the front half of the head passes into the back half."""
 _SLACK = 0.06
 """Eye distances by which a surface point may lie behind another and still count as seen."""
 
@@ -56,6 +58,7 @@ class BentFrame:
         lab: ``(H, W, 3)`` the recoloured smooth picture.
         cover: ``(H, W)`` 0..1 the person.
         grain: ``(H, W)`` L along whose structure strokes run.
+        ahead: ``(H, W)`` 0..1 the front half of the head.
     """
 
     camera: Camera
@@ -67,6 +70,7 @@ class BentFrame:
     lab: Float32Array
     cover: Float32Array
     grain: Float32Array
+    ahead: Float32Array
 
 
 def lay_on_frames(
@@ -124,6 +128,7 @@ def _bent_frame(
         lab,
         item.cover,
         _grain(lab, item, lined),
+        smoothstep(item.local[..., 2], *_HALVES),
     )
 
 
@@ -244,21 +249,34 @@ def _from_end(yaw: float) -> float:
 def _carry(
     frame: BentFrame, others: list[tuple[BentFrame, Float32Array]], unit: float
 ) -> tuple[Float32Array, Float32Array]:
-    """Strokes that earlier frames have for this frame's surface, and how surely."""
+    """Strokes that earlier frames have for this frame's surface, and how surely.
+
+    Every half of the head takes over what was laid from its own end, if that saw it: else side
+    frames would take one place from the front, their neighbours the same from behind.
+    """
     shape = frame.hit.shape
     known = np.zeros((*shape, 3), np.float32)
     fixed = np.zeros(shape, np.float32)
     # Strokes of the frames made first were carried the fewest times: ask these first.
-    for other, strokes in others:
-        if _apart(frame.yaw, other.yaw) > 1.2:
-            continue
-        if (fixed[frame.hit] > 0.99).mean() > 0.995:
-            break
-        values, seen = _look(frame, other, strokes, unit)
-        share = seen * (1 - fixed)
-        known += values * share[..., None]
-        fixed += share
+    near = [item for item in others if _apart(frame.yaw, item[0].yaw) <= 1.2]
+    looked: dict[int, tuple[Float32Array, Float32Array]] = {}
+    for anywhere in (False, True):
+        for index, (other, strokes) in enumerate(near):
+            half = frame.ahead if _at_front(other.yaw) else 1 - frame.ahead
+            wanted = np.ones_like(half) if anywhere else half
+            if (np.maximum(fixed, 1 - wanted)[frame.hit] > 0.99).mean() > 0.995:
+                continue
+            if index not in looked:
+                looked[index] = _look(frame, other, strokes, unit)
+            values, seen = looked[index]
+            share = seen * np.maximum(wanted - fixed, 0)
+            known += values * share[..., None]
+            fixed += share
     return known / np.maximum(fixed, 1e-6)[..., None], fixed
+
+
+def _at_front(yaw: float) -> bool:
+    return abs(float(np.angle(np.exp(1j * yaw)))) < np.pi / 2
 
 
 def _apart(one: float, two: float) -> float:
