@@ -40,7 +40,7 @@ from toonify3d.portrait2d.settings import StylizeSettings
 from toonify3d.portrait2d.surface import densify
 from toonify3d.progress import SilentProgress
 from toonify3d.room_light import RoomLight
-from toonify3d.scene import ByteImage, FloatArray, Frame, Scene, SurfaceMesh
+from toonify3d.scene import ByteImage, FloatArray, Frame, Scene, SurfaceMesh, angle_apart
 from toonify3d.training.refined_cameras import with_refined_cameras
 from toonify3d.warp_start import start_warp
 
@@ -121,7 +121,7 @@ def ring(frames: Sequence[Frame]) -> list[Neighbours]:
 
 
 def _end(frame: Frame) -> str:
-    from_front = abs(float(np.angle(np.exp(1j * frame.yaw))))
+    from_front = angle_apart(frame.yaw)
     if from_front < END:
         return "front"
     return "back" if np.pi - from_front < END else "sides"

@@ -101,6 +101,11 @@ class Frame:
     yaw: float
 
 
+def angle_apart(one: float, two: float = 0.0) -> float:
+    """Between two angles round the head (:attr:`Frame.yaw`), 0 to pi."""
+    return abs(float(np.angle(np.exp(1j * (one - two)))))
+
+
 @dataclass(frozen=True)
 class Normalization:
     """World to unit sphere: ``x_unit = (x_world - center) / radius``."""

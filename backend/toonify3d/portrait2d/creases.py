@@ -13,13 +13,11 @@ import numpy as np
 
 from ..raycast import MeshQuery
 from ..scene import Float32Array, FloatArray, Frame, Scene, SurfaceMesh
-from .colorspace import blur, clean_foreground, sample, smooth_edges, smoothstep, to_lab
-from .hatching import line_scale
+from .colorspace import clean_foreground, sample, smoothstep, to_lab
+from .hatching import creased, line_scale
 from .shape import FaceFrame
 from .surface import vertex_normals, visible
 
-_FINE, _BROAD = 1.3, 2.6
-"""Sigmas of the difference of Gaussians, in :func:`.hatching.line_scale`."""
 _FACING = (0.3, 0.6)
 """Cosine between surface and ray from which on a photo is asked about a place, and from which on it
 is believed."""
@@ -63,15 +61,10 @@ def crease_darkness(
 
 
 def _in_photo(scene: Scene, frame: Frame, face: FaceFrame) -> tuple[Float32Array, Float32Array]:
-    """How dark a crease one photo shows, ``(H, W)`` CIELAB, and 0..1 where it can be believed.
-
-    The difference of Gaussians of XDoG (Winnemoeller 2012).
-    """
+    """How dark a crease one photo shows, ``(H, W)`` CIELAB, and 0..1 where it can be believed."""
     away = abs(float(frame.camera.project(face.origin[None])[1][0]))
     scale = line_scale(float(frame.camera.K[0, 0]) * face.unit / max(away, 1e-6))
     mask = scene.mask(frame)
     light = to_lab(clean_foreground(scene.image(frame), mask))[..., 0]
-    light = smooth_edges(light, 10.0, 1.5 * scale)
     inset = cv2.distanceTransform((mask > 127).astype(np.uint8), cv2.DIST_L2, 5) / scale
-    dark = blur(light, _BROAD * scale) - blur(light, _FINE * scale)
-    return np.asarray(dark, np.float32), smoothstep(inset, *_EDGE)
+    return creased(light, scale), smoothstep(inset, *_EDGE)

@@ -125,7 +125,7 @@ def decided_marks(look: Look, painted: Painted) -> Float32Array:
     if look.kind == "ink":
         lights = hair_lights(frame) if look.hair_lights else nothing
         return np.stack([nothing, nothing, lights], axis=2)
-    return np.stack([contours(frame, 0.6), nothing, nothing], axis=2)
+    return np.stack([contours(frame), nothing, nothing], axis=2)
 
 
 def _drawn_frame(look: Look, painted: Painted) -> DrawnFrame:

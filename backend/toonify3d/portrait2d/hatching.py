@@ -36,6 +36,8 @@ _CROSSED = 0.5
 """Darkness from which a second set of lines crosses the first."""
 _CREASE = 1.3
 """CIELAB by which a crease is darker than what lies round it."""
+_STRANDS_COUNT = 0.6
+"""How much strands of hair count as creases."""
 _LIGHTS = 0.9
 """Share of the hair that is ink at least."""
 
@@ -142,22 +144,30 @@ def line_scale(unit: float) -> float:
     return float(np.clip(unit / 70.0, 0.6, 2.5))
 
 
-def contours(frame: DrawnFrame, hair_weight: float = 0.0) -> Float32Array:
-    """Opacity ``(H, W)`` of lines along dark creases, edges of clothes and of parts in front.
+def creased(light: Float32Array, scale: float) -> Float32Array:
+    """CIELAB ``(H, W)`` by which a place is darker than what lies round it.
 
-    A difference of Gaussians (XDoG: Winnemoeller 2012) with hysteresis (Canny 1986): a line begins
-    where it is clear and runs on while it is faint; what stays short is a spot and is dropped.
+    The difference of Gaussians of XDoG (Winnemoeller 2012).
 
     Args:
-        frame: What is drawn.
-        hair_weight: How much strands of hair count, 0 for none.
+        light: ``(H, W)`` L of a photo.
+        scale: From :func:`line_scale`.
+    """
+    light = smooth_edges(light, 10.0, 1.5 * scale)
+    return np.asarray(blur(light, 2.6 * scale) - blur(light, 1.3 * scale), np.float32)
+
+
+def contours(frame: DrawnFrame) -> Float32Array:
+    """Opacity ``(H, W)`` of lines along dark creases, edges of clothes and of parts in front.
+
+    Creases (:func:`creased`) with hysteresis (Canny 1986): a line begins where it is clear and runs
+    on while it is faint; what stays short is a spot and is dropped.
     """
     scale = line_scale(frame.unit)
-    light = smooth_edges(frame.light, 10.0, 1.5 * scale)
-    dark = blur(light, 2.6 * scale) - blur(light, 1.3 * scale)
+    dark = creased(frame.light, scale)
     skin, hair, clothes = (frame.labels[..., i] for i in range(3))
     # The smoother the cloth is drawn, the better: its folds are no lines.
-    dark = dark * (skin + 0.3 * clothes + hair_weight * hair)
+    dark = dark * (skin + 0.3 * clothes + _STRANDS_COUNT * hair)
     jump = _in_front(frame, scale)
     strong, weak = dark > 1.7 * _CREASE, dark > 0.75 * _CREASE
     inset = cv2.distanceTransform((frame.cover > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
@@ -170,7 +180,7 @@ def contours(frame: DrawnFrame, hair_weight: float = 0.0) -> Float32Array:
     collar = smoothstep(edge_distance(skin - clothes, 0.0), 1.6 * scale, 0.8 * scale)
     lines = np.maximum(lines, collar * smoothstep(np.minimum(skin, clothes), 0.2, 0.3))
     lines = lines * (1 - frame.taken) * smoothstep(inset, 2.0, 4.0)
-    return np.asarray(lines * (1 - (1 - hair_weight) * smoothstep(hair, 0.3, 0.6)), np.float32)
+    return np.asarray(lines * (1 - (1 - _STRANDS_COUNT) * smoothstep(hair, 0.3, 0.6)), np.float32)
 
 
 def edge_distance(label: Float32Array, level: float | Float32Array) -> Float32Array:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 from scipy import sparse
 from scipy.interpolate import make_interp_spline
@@ -90,7 +91,8 @@ def ink_strokes(
     jaw = jaw_curve(surface, face, targets)
     dark = crease_darkness(scene, frames, surface.mesh, surface.caster, face)
     dark = dark * _worth(surface, look, targets, jaw)
-    inked = _MORE_LINES * look.inked * _area(targets[list(lm.FACE_OVAL)])
+    oval = targets[list(lm.FACE_OVAL), :2]
+    inked = _MORE_LINES * look.inked * cv2.contourArea(oval.astype(np.float32))
     normals = surface.attributes[:, 7].astype(np.float64)
     person = PersonRules(targets, cKDTree(local), normals, max(inked / width, _LEAST_LINES))
     curves = trace(local, edges, dark, Rules(), person)
@@ -167,12 +169,6 @@ def _bow(curve: FloatArray) -> FloatArray:
     """The parabola ``(N, 3)`` nearest to a curve: one sweep of the pen."""
     at = np.vander(np.linspace(-1.0, 1.0, len(curve)), 3)
     return np.asarray(at @ np.linalg.lstsq(at, curve, rcond=None)[0])
-
-
-def _area(contour: FloatArray) -> float:
-    """What a closed contour ``(N, >=2)`` encloses in x and y."""
-    x, y = contour[:, 0], contour[:, 1]
-    return 0.5 * abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1)))
 
 
 def _on_surface(curve: FloatArray, surface: BentSurface, face: FaceFrame) -> FloatArray:

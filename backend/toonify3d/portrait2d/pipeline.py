@@ -22,6 +22,7 @@ from ..scene import (
     Scene,
     StylizedView,
     SurfaceMesh,
+    angle_apart,
 )
 from . import shape
 from .calm_person import calm_person
@@ -81,10 +82,10 @@ def select_frames(scene: Scene, settings: StylizeSettings, progress: Progress) -
     """
     chosen: list[Frame] = []
     for name, offset in (("front", 0.0), ("back", np.pi)):
-        ranked = sorted(scene.frames, key=lambda f: _angle(f.yaw, offset))
-        near = [f for f in ranked if _angle(f.yaw, offset) < settings.max_yaw]
+        ranked = sorted(scene.frames, key=lambda f: angle_apart(f.yaw, offset))
+        near = [f for f in ranked if angle_apart(f.yaw, offset) < settings.max_yaw]
         if len(near) < settings.min_frames:
-            ranked = [f for f in ranked if _angle(f.yaw, offset) < 0.6]
+            ranked = [f for f in ranked if angle_apart(f.yaw, offset) < 0.6]
             if len(ranked) > len(near):
                 progress.warn(
                     f"Only {len(near)} frames look at the {name} of the head; "
@@ -112,8 +113,8 @@ def with_sides(scene: Scene, chosen: list[Frame], count: int) -> list[Frame]:
     free = [frame for frame in scene.frames if frame.name not in names]
     sides: dict[str, Frame] = {}
     for yaw in wanted:
-        nearest = min(free, key=lambda f: _angle(f.yaw, yaw), default=None)
-        if nearest is not None and _angle(nearest.yaw, yaw) < _NEAR_SIDE:
+        nearest = min(free, key=lambda f: angle_apart(f.yaw, yaw), default=None)
+        if nearest is not None and angle_apart(nearest.yaw, yaw) < _NEAR_SIDE:
             sides[nearest.name] = nearest
     return sorted([*chosen, *sides.values()], key=lambda f: f.source_index)
 
@@ -122,10 +123,6 @@ def _even(count: int, limit: int) -> list[int]:
     if count <= limit:
         return list(range(count))
     return sorted({round(i) for i in np.linspace(0, count - 1, limit)})
-
-
-def _angle(yaw: float, offset: float) -> float:
-    return float(abs(np.angle(np.exp(1j * (yaw - offset)))))
 
 
 def stylize_views(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..progress import Progress
-from ..scene import Camera, Float32Array, FloatArray, Frame
+from ..scene import Camera, Float32Array, FloatArray, Frame, angle_apart
 from .colorspace import blur, sample, smoothstep
 from .finish import decided_marks, stroke_base, surface_marks
 from .hatching import AXIS, PERIOD, strand_phase
@@ -242,7 +242,7 @@ def _as_strong(
 
 def _from_end(yaw: float) -> float:
     """Angle to front or back, whichever is nearer; front frames first."""
-    front = abs(float(np.angle(np.exp(1j * yaw))))
+    front = angle_apart(yaw)
     return min(front, np.pi - front + 1e-3)
 
 
@@ -258,11 +258,11 @@ def _carry(
     known = np.zeros((*shape, 3), np.float32)
     fixed = np.zeros(shape, np.float32)
     # Strokes of the frames made first were carried the fewest times: ask these first.
-    near = [item for item in others if _apart(frame.yaw, item[0].yaw) <= 1.2]
+    near = [item for item in others if angle_apart(frame.yaw, item[0].yaw) <= 1.2]
     looked: dict[int, tuple[Float32Array, Float32Array]] = {}
     for anywhere in (False, True):
         for index, (other, strokes) in enumerate(near):
-            half = frame.ahead if _at_front(other.yaw) else 1 - frame.ahead
+            half = frame.ahead if angle_apart(other.yaw) < np.pi / 2 else 1 - frame.ahead
             wanted = np.ones_like(half) if anywhere else half
             if (np.maximum(fixed, 1 - wanted)[frame.hit] > 0.99).mean() > 0.995:
                 continue
@@ -273,14 +273,6 @@ def _carry(
             known += values * share[..., None]
             fixed += share
     return known / np.maximum(fixed, 1e-6)[..., None], fixed
-
-
-def _at_front(yaw: float) -> bool:
-    return abs(float(np.angle(np.exp(1j * yaw)))) < np.pi / 2
-
-
-def _apart(one: float, two: float) -> float:
-    return abs(float(np.angle(np.exp(1j * (one - two)))))
 
 
 def _look(

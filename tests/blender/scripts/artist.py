@@ -4,7 +4,7 @@ import shutil
 import time
 from pathlib import Path
 
-from prelude import ARGS, MODULE, bpy, draw, finish, install, part
+from prelude import ARGS, MODULE, bpy, draw, finish, install, part, texts
 
 FOLDER = Path(ARGS["folder"])
 install()
@@ -13,16 +13,14 @@ addon = bpy.context.preferences.addons[MODULE].preferences
 out = {}
 
 
-def texts(cls):
-    """The sentences and operators of a drawn panel, as one text."""
+def panel(cls):
+    """The sentences of a panel as it is now, and its operators."""
     lookup.forget()
-    log = draw(cls)
-    shown = [k["text"].strip("'\"") for n, _, k in log if n == "label" and "text" in k]
-    return " ".join(shown), [a[0].strip("'") for n, a, _ in log if n == "operator"]
+    return texts(draw(cls))
 
 
 def main():
-    return texts(panels.TOONIFY3D_PT_main)
+    return panel(panels.TOONIFY3D_PT_main)
 
 
 def wait(until, seconds=60):
@@ -116,7 +114,7 @@ bpy.ops.toonify3d.stylize()
 fourth = session.queue.current
 bpy.ops.wm.open_mainfile(filepath=str(other))
 wait(idle)
-out["elsewhere"] = [fourth.state.name, len(avatars()), texts(panels.TOONIFY3D_PT_job)]
+out["elsewhere"] = [fourth.state.name, len(avatars()), panel(panels.TOONIFY3D_PT_job)]
 importer = part("scene.importer")
 out["seen"] = [importer.is_imported(bpy.context.scene, fourth.result)]
 bpy.ops.toonify3d.import_result()
@@ -141,9 +139,9 @@ space.shading.type = "SOLID"
 out["shown_poll"] = [bpy.ops.toonify3d.show_avatar.poll()]
 with bpy.context.temp_override(area=area):
     out["shown_poll"].append(bpy.ops.toonify3d.show_avatar.poll())
-    out["gray"] = texts(panels.TOONIFY3D_PT_avatar)
+    out["gray"] = panel(panels.TOONIFY3D_PT_avatar)
     bpy.ops.toonify3d.show_avatar()
-    out["shown_panel"] = texts(panels.TOONIFY3D_PT_avatar)
+    out["shown_panel"] = panel(panels.TOONIFY3D_PT_avatar)
 view = space.region_3d
 turned = view.view_rotation.to_matrix()
 out["shown"] = [
@@ -159,9 +157,9 @@ avatar.location = (0.0, 0.0, 0.0)
 
 # -- the colors: another view transform is offered back --
 scene.view_settings.view_transform = "AgX"
-out["agx"] = texts(panels.TOONIFY3D_PT_avatar)
+out["agx"] = panel(panels.TOONIFY3D_PT_avatar)
 bpy.ops.toonify3d.true_colors()
-out["standard"] = [scene.view_settings.view_transform, texts(panels.TOONIFY3D_PT_avatar)]
+out["standard"] = [scene.view_settings.view_transform, panel(panels.TOONIFY3D_PT_avatar)]
 
 # -- the job's folder is moved, found again from inside it, then deleted --
 (first.folder / "job.json").write_text("{}")
@@ -171,10 +169,10 @@ bpy.ops.toonify3d.attach(directory=str(first.folder))
 moved = FOLDER / "anderswo 空間" / "renamed"
 moved.parent.mkdir()
 shutil.move(first.folder, moved)
-out["gone"] = texts(panels.TOONIFY3D_PT_job)
+out["gone"] = panel(panels.TOONIFY3D_PT_job)
 out["gone_restyle"] = [bpy.ops.toonify3d.restyle.poll(), main()[0]]
 bpy.ops.toonify3d.remove_job(index=0)
-out["gone_last"] = texts(panels.TOONIFY3D_PT_job)
+out["gone_last"] = panel(panels.TOONIFY3D_PT_job)
 try:
     bpy.ops.toonify3d.attach(directory=str(FOLDER))
 except RuntimeError as error:

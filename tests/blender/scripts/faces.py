@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from prelude import ARGS, MODULE, bpy, draw, finish, install, part
+from prelude import ARGS, MODULE, bpy, draw, finish, install, part, texts
 
 FOLDER = Path(ARGS["folder"])
 FACE = {name: tuple(at) for name, at in ARGS["face"].items()}
@@ -68,11 +68,6 @@ def click_all(points):
 
 def rounded(points):
     return {name: [round(value, 2) for value in at] for name, at in points.items()}
-
-
-def texts(log):
-    shown = [k["text"].strip("'\"") for n, _, k in log if n == "label" and "text" in k]
-    return " ".join(shown), [a[0].strip("'") for n, a, _ in log if n == "operator"]
 
 
 def idle():

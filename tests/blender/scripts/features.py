@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from prelude import ARGS, MODULE, bpy, draw, finish, install, part
+from prelude import ARGS, MODULE, bpy, draw, finish, install, part, texts
 
 FOLDER = Path(ARGS["folder"])
 install()
@@ -21,12 +21,6 @@ settings.output = str(FOLDER / "jobs")
 exemplars = [FOLDER / f"{name}.png" for name in ("toon", "ink", "clay")]
 settings.exemplar = str(exemplars[0])
 out = {}
-
-
-def texts(log):
-    """The sentences of a drawn panel, and its operators."""
-    shown = [k["text"].strip("'\"") for n, _, k in log if n == "label" and "text" in k]
-    return " ".join(shown), [a[0].strip("'") for n, a, _ in log if n == "operator"]
 
 
 def wait(until, seconds=60):

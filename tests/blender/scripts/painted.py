@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from prelude import ARGS, MODULE, bpy, draw, finish, install, part
+from prelude import ARGS, MODULE, bpy, draw, finish, install, part, texts
 
 FOLDER, JOB = Path(ARGS["folder"]), Path(ARGS["job"])
 install()
@@ -17,12 +17,10 @@ settings.exemplar = ARGS["exemplar"]
 out = {}
 
 
-def texts(cls):
-    """The sentences of a panel, and its operators."""
+def panel(cls):
+    """The sentences of a panel as it is now, and its operators."""
     lookup.forget()
-    log = draw(cls)
-    shown = [k["text"].strip("'\"") for n, _, k in log if n == "label" and "text" in k]
-    return " ".join(shown), [a[0].strip("'") for n, a, _ in log if n == "operator"]
+    return texts(draw(cls))
 
 
 def wait(seconds=240):
@@ -56,7 +54,7 @@ def problem():
     """How the job ended, and what the panel says of it."""
     job = session.queue.current
     said = job.problem and [job.problem.code, job.problem.message]
-    return [job.state.name, said, *texts(panels.TOONIFY3D_PT_job)]
+    return [job.state.name, said, *panel(panels.TOONIFY3D_PT_job)]
 
 
 # -- exported and painted: one stays a photo, one is larger, one is not wanted --
@@ -81,10 +79,10 @@ wrong.mkdir()
 (wrong / "0001.png").write_bytes((painted / photo).read_bytes())
 bpy.ops.toonify3d.choose_portraits(directory=str(wrong))
 before = [session.queue.current, (JOB / "job.json").read_bytes()]
-out["wrong"] = [*texts(panels.TOONIFY3D_PT_main), refused("restyle")]
+out["wrong"] = [*panel(panels.TOONIFY3D_PT_main), refused("restyle")]
 out["wrong_left"] = [session.queue.current, (JOB / "job.json").read_bytes()] == before
 bpy.ops.toonify3d.choose_portraits(directory=str(painted))
-out["chosen"] = texts(panels.TOONIFY3D_PT_main)[0]
+out["chosen"] = panel(panels.TOONIFY3D_PT_main)[0]
 
 # -- they go while the backend starts: it says so, and Resume asks again --
 for what in ("names", "missing"):

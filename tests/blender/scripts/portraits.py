@@ -4,7 +4,7 @@ import json
 import time
 from pathlib import Path
 
-from prelude import ARGS, MODULE, bpy, draw, finish, install, part
+from prelude import ARGS, MODULE, bpy, draw, finish, install, part, texts
 
 FOLDER = Path(ARGS["folder"])
 install()
@@ -18,12 +18,10 @@ settings.output = str(FOLDER / "jobs")
 out = {}
 
 
-def texts():
-    """The sentences of the main panel, and its operators."""
+def main_panel():
+    """The sentences of the main panel as it is now, and its operators."""
     lookup.forget()
-    log = draw(panels.TOONIFY3D_PT_main)
-    shown = [k["text"].strip("'\"") for n, _, k in log if n == "label" and "text" in k]
-    return " ".join(shown), [a[0].strip("'") for n, a, _ in log if n == "operator"]
+    return texts(draw(panels.TOONIFY3D_PT_main))
 
 
 def wait(seconds=60):
@@ -60,9 +58,9 @@ lookup.forget()
 out["poll"].append(export.poll())
 fresh = FOLDER / "to paint Ü"
 export(directory=str(fresh))
-out["running"] = [session.portrait_export.running, export.poll(), *texts()]
+out["running"] = [session.portrait_export.running, export.poll(), *main_panel()]
 out["tick_ms"] = wait()
-out["exported"] = texts()
+out["exported"] = main_panel()
 out["fresh"] = sorted(path.name for path in fresh.iterdir())
 (fresh / "0003.png").write_bytes(b"painted")
 export(directory=str(fresh))  # is not empty: a folder of its own in it
@@ -84,7 +82,7 @@ wait()
 lookup.forget()
 export(directory=str(FOLDER / "c"))
 wait()
-out["failed"] = texts()
+out["failed"] = main_panel()
 (FOLDER / "file").write_text("")
 out["unwritable"] = refused("export_portraits", directory=str(FOLDER / "file" / "x"))
 wait()
@@ -98,16 +96,21 @@ empty.mkdir()
 settings.check_capture = False
 bpy.ops.toonify3d.choose_portraits(directory=str(empty))
 jobs = len(session.queue.jobs)
-out["empty"] = [*texts(), refused("stylize"), refused("restyle"), len(session.queue.jobs) - jobs]
+out["empty"] = [
+    *main_panel(),
+    refused("stylize"),
+    refused("restyle"),
+    len(session.queue.jobs) - jobs,
+]
 settings.portraits = str(FOLDER / "gone")
-out["gone"] = [*texts(), refused("stylize"), len(session.queue.jobs) - jobs]
+out["gone"] = [*main_panel(), refused("stylize"), len(session.queue.jobs) - jobs]
 bpy.ops.toonify3d.clear_portraits()
-out["cleared"] = [settings.portraits, *texts()]
+out["cleared"] = [settings.portraits, *main_panel()]
 
 # -- using them: no face is looked for in the exemplar, the backend gets the folder --
 settings.check_capture = True
 bpy.ops.toonify3d.choose_portraits(directory=str(fresh))
-out["used"] = texts()
+out["used"] = main_panel()
 bpy.ops.toonify3d.stylize()
 out["searched"] = session.face_check.running
 wait()

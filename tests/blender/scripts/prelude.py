@@ -107,3 +107,9 @@ def draw(cls):
     log = []
     cls.draw(SimpleNamespace(layout=FakeLayout(log)), bpy.context)
     return log
+
+
+def texts(log):
+    """The sentences of a drawn panel as one text, and its operators."""
+    shown = [k["text"].strip("'\"") for n, _, k in log if n == "label" and "text" in k]
+    return " ".join(shown), [a[0].strip("'") for n, a, _ in log if n == "operator"]

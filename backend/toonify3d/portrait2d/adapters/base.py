@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from ...capture.landmarks import FaceLandmarker
 from ...errors import InputError
 from ...progress import Progress, SubProgress
-from ...scene import ByteImage, FloatArray, Frame, Scene, StylizedView
+from ...scene import ByteImage, FloatArray, Frame, Scene, StylizedView, angle_apart
 from ..folder import (
     fit_picture,
     inset_confidence,
@@ -151,7 +149,7 @@ def read_photos(scene: Scene, frames: Sequence[Frame]) -> list[Photo]:
     photos = []
     for frame in frames:
         image = scene.image(frame)
-        facing = abs(float(np.angle(np.exp(1j * frame.yaw)))) < 1.2
+        facing = angle_apart(frame.yaw) < 1.2
         found = landmarker.detect(image) if facing else None
         photos.append(Photo(frame, image, None if found is None else found.points[:, :2]))
     return photos

@@ -21,7 +21,7 @@ import torch
 from ...errors import InputError
 from ...files import write_image
 from ...progress import Progress
-from ...scene import ByteImage, FloatArray
+from ...scene import ByteImage, FloatArray, angle_apart
 from .base import Photo
 from .command import collect
 from .program import check_program, run_program
@@ -103,7 +103,7 @@ class Vtoonify:
 
     def _request(self, faces: Sequence[Photo], source: Path, target: Path) -> dict[str, object]:
         settings = self.settings
-        frontal = min(faces, key=lambda p: abs(float(np.angle(np.exp(1j * p.frame.yaw)))))
+        frontal = min(faces, key=lambda p: angle_apart(p.frame.yaw))
         return {
             "checkout": str(self.checkout.resolve()),
             "checkpoint": str((self.checkout / settings.model).resolve()),
